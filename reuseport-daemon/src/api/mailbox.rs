@@ -1,0 +1,67 @@
+//! The hand-over of a call from a connection's task to the driver.
+
+use std::os::fd::OwnedFd;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::wire::{Failure, Reply, Request};
+
+/// How a call ends.
+pub type Answer = Result<Reply, Failure>;
+
+/// Who calls, as the kernel attests it.
+#[derive(Debug)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Supplementary groups (`SO_PEERGROUPS`).
+    pub groups: Vec<u32>,
+    /// Process, in the daemon's pid namespace; 0 where it is not visible there.
+    pub pid: u32,
+}
+
+/// A call on its way to the driver.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Who calls.
+    pub caller: Caller,
+    /// What is asked.
+    pub request: Request,
+    /// The descriptors that came with the call.
+    pub fds: Vec<OwnedFd>,
+    /// Where the answer goes.
+    pub replier: Replier,
+}
+
+/// Where the driver puts an answer. The caller may have gone away, which stops nothing.
+#[derive(Debug)]
+pub struct Replier {
+    progress: mpsc::Sender<Reply>,
+    last: oneshot::Sender<Answer>,
+}
+
+impl Replier {
+    /// A replier, and the two ends that the connection's task listens at.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Reply>, oneshot::Receiver<Answer>) {
+        /// Progress that a slow client has not taken is dropped, not kept.
+        const PROGRESS_KEPT: usize = 16;
+        let (progress, progress_end) = mpsc::channel(PROGRESS_KEPT);
+        let (last, last_end) = oneshot::channel();
+        (Self { progress, last }, progress_end, last_end)
+    }
+
+    /// Tells how far it has come.
+    pub fn progress(&self, reply: Reply) {
+        // A full channel is a client that does not read; it will see the end all the same.
+        let _ = self.progress.try_send(reply);
+    }
+
+    /// Ends the call.
+    pub fn finish(self, answer: Answer) {
+        // An error means that the client has gone.
+        let _ = self.last.send(answer);
+    }
+}

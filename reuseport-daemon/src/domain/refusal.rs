@@ -1,0 +1,288 @@
+//! Why a request is refused. A refusal has changed nothing, and says what to change.
+
+use thiserror::Error;
+
+use super::{Address, Label, ServiceName, Uid};
+
+/// A request that cannot be granted as things stand.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// No service of that name.
+    #[error("there is no service {0}")]
+    UnknownService(ServiceName),
+    /// The service is there already, and differs.
+    #[error("service {name} exists with another {what}")]
+    ServiceDiffers {
+        /// The service.
+        name: ServiceName,
+        /// Which setting differs.
+        what: &'static str,
+    },
+    /// A service without an address, or with the same one twice.
+    #[error("{0}")]
+    Addresses(&'static str),
+    /// Two services cannot steer one group.
+    #[error("{address} belongs to service {owner} already")]
+    AddressTaken {
+        /// The address.
+        address: Address,
+        /// The service that has it.
+        owner: ServiceName,
+    },
+    /// One migration of a service at a time.
+    #[error("service {service} is being migrated to {to}")]
+    MigrationUnderWay {
+        /// The service.
+        service: ServiceName,
+        /// Where it goes.
+        to: Label,
+    },
+    /// No instance of that label.
+    #[error("service {service} has no instance {label}")]
+    UnknownInstance {
+        /// The service.
+        service: ServiceName,
+        /// The label asked for.
+        label: Label,
+    },
+    /// Another process has the label.
+    #[error("label {label} belongs to pid {pid}")]
+    LabelTaken {
+        /// The label.
+        label: Label,
+        /// Who has it.
+        pid: u32,
+    },
+    /// The process is an instance already, under another label.
+    #[error("pid {pid} is registered as {label} already")]
+    LabelDiffers {
+        /// The process.
+        pid: u32,
+        /// Its label.
+        label: Label,
+    },
+    /// The instance's process has ended.
+    #[error("instance {0} is gone")]
+    InstanceGone(Label),
+    /// What serves cannot be forgotten.
+    #[error("instance {0} serves")]
+    InstanceServes(Label),
+    /// A migration moves away from it.
+    #[error("instance {0} is being drained")]
+    InstanceDrains(Label),
+    /// No migration is under way, so there is nothing to go back from.
+    #[error("no migration of service {0} is under way")]
+    NothingToRollBack(ServiceName),
+    /// The old listeners are being retired.
+    #[error("the old listeners of service {0} are retired already")]
+    Retired(ServiceName),
+    /// The group's map is full.
+    #[error("{address} has {free} free slots of {slots}, and {need} listeners want one")]
+    SlotsFull {
+        /// The group.
+        address: Address,
+        /// Listeners to place.
+        need: usize,
+        /// Slots that are free.
+        free: usize,
+        /// Slots that there are.
+        slots: u32,
+    },
+    /// Nothing runs under that pid.
+    #[error("there is no process {0}")]
+    NoProcess(u32),
+    /// The process has no listener at an address of the service.
+    #[error("pid {pid} does not listen on {address}{}", listens_on(.found))]
+    NotListening {
+        /// The process.
+        pid: u32,
+        /// The service's address.
+        address: Address,
+        /// Where it does listen.
+        found: Vec<Address>,
+    },
+    /// The passed descriptors leave out an address of the service.
+    #[error("no listener was passed for {0}")]
+    NotPassed(Address),
+    /// A `Register` call that says neither pid nor descriptors, or both.
+    #[error("a registration takes either a pid or descriptors")]
+    PidOrDescriptors,
+    /// More descriptors in one call than the daemon takes.
+    #[error("{got} descriptors were passed, and at most {max} are taken")]
+    TooManyDescriptors {
+        /// How many came; the kernel may have dropped more.
+        got: usize,
+        /// The most that one call may carry.
+        max: usize,
+    },
+    /// The instance cannot take over, being the one that was passed.
+    #[error("the listener on {address} is not fit: {fault}")]
+    Listener {
+        /// The service's address that it was meant for, or the first one.
+        address: Address,
+        /// What is wrong with it.
+        fault: ListenerFault,
+    },
+}
+
+/// What makes a descriptor unfit to be a service's listener.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ListenerFault {
+    /// A file, pipe, or the like.
+    #[error("the descriptor is not a socket")]
+    NotASocket,
+    /// UDP, unix, or another protocol.
+    #[error("it is a {0} socket, not TCP")]
+    NotTcp(&'static str),
+    /// Connected, or only bound.
+    #[error("it does not listen")]
+    NotListening,
+    /// It is alone on its port.
+    #[error("SO_REUSEPORT is not set")]
+    NoReuseport,
+    /// `SO_REUSEPORT` came after `bind`, and nobody else has joined since.
+    #[error("it is in no reuseport group")]
+    NoGroup,
+    /// It listens elsewhere.
+    #[error("it listens on {0}")]
+    OtherAddress(Address),
+    /// It is not in the service's network namespace.
+    #[error("it is in another network namespace")]
+    OtherNetns,
+    /// The kernel groups by owner.
+    #[error("it belongs to uid {found}, the service to uid {expected}")]
+    OtherOwner {
+        /// Who owns the socket.
+        found: Uid,
+        /// Who owns the service.
+        expected: Uid,
+    },
+    /// Another instance brought the same socket.
+    #[error("instance {0} has registered the same socket")]
+    Shared(Label),
+}
+
+fn listens_on(found: &[Address]) -> String {
+    if found.is_empty() {
+        return ", nor on any other TCP address of the service's network namespace".to_owned();
+    }
+    let list: Vec<String> = found.iter().map(ToString::to_string).collect();
+    format!(", but on {}", list.join(" and "))
+}
+
+impl Refusal {
+    /// A short name for programs, never changed once released.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownService(_) => "unknown-service",
+            Self::ServiceDiffers { .. } => "service-differs",
+            Self::Addresses(_) => "addresses",
+            Self::AddressTaken { .. } => "address-taken",
+            Self::MigrationUnderWay { .. } => "migration-under-way",
+            Self::UnknownInstance { .. } => "unknown-instance",
+            Self::LabelTaken { .. } => "label-taken",
+            Self::LabelDiffers { .. } => "label-differs",
+            Self::InstanceGone(_) => "instance-gone",
+            Self::InstanceServes(_) => "instance-serves",
+            Self::InstanceDrains(_) => "instance-drains",
+            Self::NothingToRollBack(_) => "nothing-to-roll-back",
+            Self::Retired(_) => "retired",
+            Self::SlotsFull { .. } => "slots-full",
+            Self::NoProcess(_) => "no-process",
+            Self::NotListening { .. } => "not-listening-there",
+            Self::NotPassed(_) => "not-passed",
+            Self::PidOrDescriptors => "pid-or-descriptors",
+            Self::TooManyDescriptors { .. } => "too-many-descriptors",
+            Self::Listener { fault, .. } => fault.code(),
+        }
+    }
+
+    /// What the operator can do about it, where that is not plain from the message.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownService(name) => Some(format!(
+                "`reuseportctl service add {name} --listen ADDR` makes it"
+            )),
+            Self::ServiceDiffers { name, .. } => Some(format!(
+                "`reuseportctl service remove {name}` first, if that is what you want"
+            )),
+            Self::MigrationUnderWay { service, .. } => Some(format!(
+                "wait for it, or `reuseportctl rollback {service}`"
+            )),
+            Self::UnknownInstance { service, .. } => Some(format!(
+                "`reuseportctl status {service}` lists them"
+            )),
+            Self::LabelTaken { .. } => Some("choose another --label".to_owned()),
+            Self::InstanceServes(_) => {
+                Some("migrate the service to another instance first".to_owned())
+            }
+            Self::Retired(service) | Self::NothingToRollBack(service) => Some(format!(
+                "`reuseportctl migrate {service} --to LABEL` goes back while the old instance lives"
+            )),
+            Self::SlotsFull { .. } => Some(
+                "release instances that are gone, or give the service more slots (`slots` in the \
+                 configuration)"
+                    .to_owned(),
+            ),
+            Self::NotListening { found, address, .. } => found
+                .iter()
+                .find(|found| found.socket == address.socket)
+                .map(|found| {
+                    format!(
+                        "the kernel keeps {found} and {address} apart; give the service --listen \
+                         '{found}'"
+                    )
+                }),
+            Self::Listener { fault, .. } => fault.hint(),
+            Self::Addresses(_)
+            | Self::AddressTaken { .. }
+            | Self::LabelDiffers { .. }
+            | Self::InstanceGone(_)
+            | Self::InstanceDrains(_)
+            | Self::NoProcess(_)
+            | Self::NotPassed(_)
+            | Self::PidOrDescriptors
+            | Self::TooManyDescriptors { .. } => None,
+        }
+    }
+}
+
+impl ListenerFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotASocket => "not-a-socket",
+            Self::NotTcp(_) => "not-tcp",
+            Self::NotListening => "not-listening",
+            Self::NoReuseport => "no-reuseport",
+            Self::NoGroup => "no-group",
+            Self::OtherAddress(_) => "other-address",
+            Self::OtherNetns => "other-netns",
+            Self::OtherOwner { .. } => "other-owner",
+            Self::Shared(_) => "shared-listener",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoReuseport => {
+                Some("the server must set SO_REUSEPORT before it binds".to_owned())
+            }
+            Self::NoGroup => Some(
+                "SO_REUSEPORT was set after bind; the group appears when a second socket listens"
+                    .to_owned(),
+            ),
+            Self::OtherOwner { found, .. } => Some(format!(
+                "the kernel keeps the groups of different users apart; add the service with \
+                 --user {found}"
+            )),
+            Self::OtherNetns => Some("add the service with --netns PATH".to_owned()),
+            Self::NotASocket
+            | Self::NotTcp(_)
+            | Self::NotListening
+            | Self::OtherAddress(_)
+            | Self::Shared(_) => None,
+        }
+    }
+}
