@@ -34,6 +34,10 @@ pub struct GroupRecord {
     pub abi_version: u32,
     /// How many slots the group's maps have.
     pub slots: u32,
+    /// Its place among the service's groups.
+    pub index: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Where the group is.
     pub address: AddressRecord,
 }
@@ -103,7 +107,10 @@ pub struct MigrationRecord {
 }
 
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya asks for this mark on what it copies into a map")]
+#[expect(
+    unsafe_code,
+    reason = "aya asks for this mark on what it copies into a map"
+)]
 mod pod {
     use super::{GroupRecord, InstanceRecord, MigrationRecord, ServiceRecord, SlotRecord};
 
@@ -122,7 +129,7 @@ mod pod {
 // A layout with padding would copy uninitialised bytes into the kernel.
 const _: () = {
     assert!(size_of::<AddressRecord>() == 16 + NAME_LEN + 4);
-    assert!(size_of::<GroupRecord>() == 8 + size_of::<AddressRecord>());
+    assert!(size_of::<GroupRecord>() == 16 + size_of::<AddressRecord>());
     assert!(size_of::<ServiceRecord>() == 16 + PATH_LEN);
     assert!(size_of::<InstanceRecord>() == 16 + NAME_LEN);
     assert!(size_of::<SlotRecord>() == 16);

@@ -137,7 +137,7 @@ pub enum Reply {
     /// Of `Register`.
     Registered(Registered),
     /// Of `Migrate`, one for every phase and one for the end.
-    Migration(MigrationReply),
+    Migration(Box<MigrationReply>),
     /// Of `Status`.
     Status(Status),
     /// Of `MigrateReq`.

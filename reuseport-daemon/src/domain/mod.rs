@@ -1,10 +1,30 @@
 //! Every decision, and nothing else: services, generations, slots, steering tables, migration and
 //! drain. No I/O, no clock, no tokio, no aya, no unsafe.
+//!
+//! A decision takes a [`Service`] as it is and answers with a [`Decision`]: effects in their order,
+//! and the service as it will be when they have been performed; or with a [`Refusal`], which has
+//! changed nothing.
 
 mod address;
+mod candidate;
+mod effect;
+mod migration;
 mod names;
 mod refusal;
+mod register;
+mod service;
+mod steer;
+mod table;
 
 pub use address::{Address, AddressError};
+pub use candidate::{Found, Placed, of_passed, of_process, unfit};
+pub use effect::{Decision, Effect, Wait};
+pub use migration::{
+    Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance, migrate,
+    process_ended, resume, roll_back,
+};
 pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, SocketCookie, Uid};
 pub use refusal::{ListenerFault, Refusal};
+pub use register::{register, release};
+pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
+pub use table::{named, share};

@@ -1,1 +1,34 @@
-//! In the making.
+//! Programs and maps in the kernel: what steers, what counts, and what the daemon knows, pinned so
+//! that it lives as long as the sockets do and not as long as the daemon.
+//!
+//! ```text
+//! <bpffs>/reuseportd/<service>/service      ServiceRecord
+//!                             /instances    generation -> InstanceRecord
+//!                             /migration    MigrationRecord
+//!                             /<address>/group      GroupRecord
+//!                                       /slots      slot -> SlotRecord
+//!                                       /sockets    slot -> listener
+//!                                       /steering   the two copies of the steering table
+//!                                       /active     which copy the program reads
+//!                                       /outcomes   runs by outcome and cause
+//!                                       /selected   runs by slot
+//!                                       /select or /select_or_migrate   the program
+//! ```
+//!
+//! A service's directory is made aside, as `@<service>`, and renamed into place: what stands under
+//! a service's name is whole. There is no twin of this in memory for tests: the decisions are the
+//! domain's, which needs none, and the rest is the kernel's to judge.
+
+mod error;
+mod group;
+mod object;
+mod pins;
+mod records;
+mod service;
+
+pub use error::SteeringError;
+pub use group::{GroupMaps, ProgramKind, Runs};
+pub use object::{Loader, LogLevel};
+pub use pins::Pins;
+pub use records::RecordError;
+pub use service::ServiceMaps;

@@ -1,0 +1,68 @@
+//! The ends of a migration.
+
+use super::{End, Phase, Retire};
+use crate::domain::{Decision, Effect, Generation, InstanceState, Refusal, Service, steer};
+
+/// Decides to go back to the instances that served before.
+///
+/// # Errors
+///
+/// A refusal where no migration is under way, where the old listeners are being retired, or where
+/// the old instances are gone.
+pub fn roll_back(service: &Service) -> Result<Decision, Refusal> {
+    let Some(migration) = &service.migration else {
+        return Err(Refusal::NothingToRollBack(service.name().clone()));
+    };
+    if migration.phase == Phase::Retiring {
+        return Err(Refusal::Retired(service.name().clone()));
+    }
+    if !migration.can_go_back(service) {
+        return Err(match migration.from.first() {
+            Some(gone) => Refusal::InstanceGone(service.label(*gone)),
+            None => Refusal::NothingToRollBack(service.name().clone()),
+        });
+    }
+    Ok(end(service, End::RolledBack))
+}
+
+/// Ends the migration that is under way.
+pub(super) fn end(service: &Service, how: End) -> Decision {
+    let mut decision = Decision::unchanged(service);
+    let next = &mut decision.next;
+    let Some(migration) = next.migration.take() else {
+        return decision;
+    };
+    let mut effects = Vec::new();
+    match how {
+        End::Done => {
+            let drained: Vec<Generation> = next.in_state(InstanceState::Draining).collect();
+            for generation in drained {
+                effects.extend(steer::set_state(next, generation, InstanceState::Retired));
+                if migration.options.retire == Retire::Shutdown {
+                    effects.append(&mut steer::clear_slots(next, generation));
+                }
+            }
+        }
+        End::RolledBack => {
+            let alive: Vec<Generation> = migration
+                .from
+                .iter()
+                .copied()
+                .filter(|it| next.instances.contains_key(it))
+                .collect();
+            effects.append(&mut steer::steer(next, &alive));
+            for generation in alive {
+                effects.extend(steer::set_state(next, generation, InstanceState::Serving));
+            }
+            if next.instances.get(&migration.to).map(|it| it.state) == Some(InstanceState::Serving)
+            {
+                effects.extend(steer::set_state(next, migration.to, InstanceState::Standby));
+            }
+        }
+        End::TimedOut => {}
+    }
+    effects.push(Effect::RecordMigration(None));
+    decision.effects = effects;
+    decision.end = Some((migration, how));
+    decision
+}

@@ -1,0 +1,65 @@
+//! The switch: everything up to the first grace period.
+
+use super::{Migration, Options, Phase};
+use crate::domain::{
+    Decision, Effect, Generation, InstanceState, Label, Refusal, Service, Wait, steer,
+};
+
+/// What `migrate` asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// The instance serves, and nothing is left to drain.
+    Unchanged,
+    /// To be done.
+    Begin(Box<Decision>),
+}
+
+/// Decides the switch: everything up to the grace period.
+///
+/// Repeating a migration that timed out drains on. A service without a serving instance gets one.
+///
+/// # Errors
+///
+/// A refusal while another migration is under way, or where the instance is unknown or gone.
+pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start, Refusal> {
+    service.check_idle()?;
+    let to = service.find(to)?;
+    if service.instances[&to].state == InstanceState::Gone {
+        return Err(Refusal::InstanceGone(service.label(to)));
+    }
+    let others = |state| service.in_state(state).filter(|it| *it != to).collect();
+    let mut from: Vec<Generation> = others(InstanceState::Serving);
+    if from.is_empty() && service.instances[&to].state == InstanceState::Serving {
+        from = others(InstanceState::Draining);
+        if from.is_empty() {
+            return Ok(Start::Unchanged);
+        }
+    }
+
+    let mut decision = Decision::unchanged(service);
+    let next = &mut decision.next;
+    let mut migration = Migration {
+        from: from.clone(),
+        to,
+        options,
+        phase: Phase::Staged,
+        tally: None,
+    };
+    // Killed before the last of these, the next start finds Staged and goes back; after it, finds
+    // Switched and goes on.
+    let mut effects = vec![Effect::RecordMigration(Some(migration.clone()))];
+    effects.append(&mut steer::steer(next, &[to]));
+    migration.phase = Phase::Switched;
+    effects.push(Effect::RecordMigration(Some(migration.clone())));
+    next.migration = Some(migration);
+    for generation in from {
+        effects.extend(steer::set_state(next, generation, InstanceState::Draining));
+    }
+    effects.extend(steer::set_state(next, to, InstanceState::Serving));
+    for gone in service.in_state(InstanceState::Gone) {
+        effects.append(&mut steer::forget(next, gone));
+    }
+    decision.effects = effects;
+    decision.wait = Some(Wait::Grace);
+    Ok(Start::Begin(Box::new(decision)))
+}

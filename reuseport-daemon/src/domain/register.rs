@@ -1,0 +1,189 @@
+//! Taking an instance in, and letting one go.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Decision, Effect, Generation, Instance, InstanceState, Label, Listener, ListenerFault, Placed,
+    ProcessId, Refusal, Service, Slot, candidate, steer,
+};
+
+/// Registers a process with its listeners. The first instance serves at once, later ones stand by.
+/// A process that is an instance already gets its listeners brought up to date.
+///
+/// # Errors
+///
+/// A refusal where the label or a listener belongs to another instance, where the slots do not
+/// suffice, or while a migration is under way.
+pub fn register(
+    service: &Service,
+    process: ProcessId,
+    label: Option<&Label>,
+    listeners: &[Placed],
+) -> Result<(Decision, Generation), Refusal> {
+    let known = service.find_process(process);
+    let mut decision = Decision::unchanged(service);
+    let next = &mut decision.next;
+
+    let generation = known.unwrap_or(Generation(service.newest.0.saturating_add(1)));
+    let instance = match service.instances.get(&generation) {
+        Some(known) => known.clone(),
+        None => Instance {
+            label: label.map_or_else(|| Label::of_generation(generation), Label::clone),
+            process,
+            state: InstanceState::Standby,
+        },
+    };
+    if let Some(label) = label
+        && *label != instance.label
+    {
+        return Err(Refusal::LabelDiffers {
+            pid: process.pid,
+            label: instance.label,
+        });
+    }
+    check_label(service, generation, &instance.label)?;
+    check_shared(service, generation, listeners)?;
+
+    let mut effects = Vec::new();
+    for gone in service.in_state(InstanceState::Gone) {
+        if service.instances[&gone].label == instance.label {
+            effects.append(&mut steer::forget(next, gone));
+        }
+    }
+    let (mut inserts, mut clears) = place(next, generation, listeners)?;
+    if known.is_some() && inserts.is_empty() && clears.is_empty() {
+        return Ok((decision, generation));
+    }
+    service.check_idle()?;
+
+    if known.is_none() {
+        next.newest = generation;
+        next.instances.insert(generation, instance.clone());
+        effects.push(Effect::RecordGeneration(generation));
+        effects.push(Effect::RecordInstance {
+            generation,
+            instance,
+        });
+    }
+    effects.append(&mut inserts);
+    if next.in_state(InstanceState::Serving).next().is_none() {
+        effects.extend(steer::set_state(next, generation, InstanceState::Serving));
+        for gone in service.in_state(InstanceState::Gone) {
+            effects.append(&mut steer::forget(next, gone));
+        }
+    }
+    effects.append(&mut steer::steer_to_serving(next));
+    // Only now: a group that had no program keeps hashing over its sockets until its table is true.
+    for group in 0..next.groups.len() {
+        if let Some(placed) = listeners.iter().find(|it| it.group == group) {
+            effects.push(Effect::Attach {
+                group,
+                cookie: placed.cookie,
+            });
+        }
+    }
+    // Last, since what has been taken out of a slot cannot be put back.
+    effects.append(&mut clears);
+    decision.effects = effects;
+    Ok((decision, generation))
+}
+
+/// Forgets an instance.
+///
+/// # Errors
+///
+/// A refusal while it serves, or while a migration moves away from it or to it.
+pub fn release(service: &Service, label: &Label) -> Result<Decision, Refusal> {
+    let generation = service.find(label)?;
+    match service.instances[&generation].state {
+        InstanceState::Serving => return Err(Refusal::InstanceServes(label.clone())),
+        InstanceState::Draining => return Err(Refusal::InstanceDrains(label.clone())),
+        InstanceState::Standby | InstanceState::Retired | InstanceState::Gone => {}
+    }
+    let mut decision = Decision::unchanged(service);
+    decision.effects = steer::forget(&mut decision.next, generation);
+    Ok(decision)
+}
+
+fn check_label(service: &Service, generation: Generation, label: &Label) -> Result<(), Refusal> {
+    let taken = service.instances.iter().find(|(other, instance)| {
+        **other != generation && instance.label == *label && instance.state != InstanceState::Gone
+    });
+    match taken {
+        None => Ok(()),
+        Some((_, instance)) => Err(Refusal::LabelTaken {
+            label: label.clone(),
+            pid: instance.process.pid,
+        }),
+    }
+}
+
+fn check_shared(
+    service: &Service,
+    generation: Generation,
+    listeners: &[Placed],
+) -> Result<(), Refusal> {
+    for placed in listeners {
+        let Some(group) = service.groups.get(placed.group) else {
+            continue;
+        };
+        let holder = group
+            .slots
+            .values()
+            .find(|it| it.cookie == placed.cookie && it.generation != generation);
+        if let Some(holder) = holder {
+            let fault = ListenerFault::Shared(service.label(holder.generation));
+            return Err(candidate::unfit(
+                &service.definition,
+                Some(&group.address),
+                fault,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Gives every listener that has no slot one, and takes those away that are no longer there.
+fn place(
+    next: &mut Service,
+    generation: Generation,
+    listeners: &[Placed],
+) -> Result<(Vec<Effect>, Vec<Effect>), Refusal> {
+    let slots = next.definition.slots;
+    let (mut inserts, mut clears) = (Vec::new(), Vec::new());
+    for (index, group) in next.groups.iter_mut().enumerate() {
+        let wanted: BTreeSet<_> = listeners
+            .iter()
+            .filter(|it| it.group == index)
+            .map(|it| it.cookie)
+            .collect();
+        let placed: Vec<Slot> = group.slots_of(generation);
+        let held: BTreeSet<_> = placed.iter().map(|slot| group.slots[slot].cookie).collect();
+        let missing: Vec<_> = wanted.difference(&held).copied().collect();
+        let free: Vec<Slot> = group.free_slots(slots).take(missing.len()).collect();
+        if free.len() < missing.len() {
+            return Err(Refusal::SlotsFull {
+                address: group.address.clone(),
+                need: missing.len(),
+                free: free.len(),
+                slots,
+            });
+        }
+        for slot in placed {
+            if !wanted.contains(&group.slots[&slot].cookie) {
+                group.slots.remove(&slot);
+                clears.push(Effect::Clear { group: index, slot });
+            }
+        }
+        for (slot, cookie) in free.into_iter().zip(missing) {
+            let listener = Listener { cookie, generation };
+            group.slots.insert(slot, listener);
+            inserts.push(Effect::Insert {
+                group: index,
+                slot,
+                listener,
+            });
+        }
+    }
+    Ok((inserts, clears))
+}

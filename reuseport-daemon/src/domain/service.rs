@@ -1,0 +1,259 @@
+//! What is known of a service: its groups, its instances, and the migration that is under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reuseport_common::{FIRST_SLOT, SteeringTable};
+
+use super::{
+    Address, Generation, Label, Migration, ProcessId, Refusal, ServiceName, Slot, SocketCookie, Uid,
+};
+
+/// What the operator says a service is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name.
+    pub name: ServiceName,
+    /// Where it listens; one group each.
+    pub addresses: Vec<Address>,
+    /// The user that owns its sockets.
+    pub owner: Uid,
+    /// Path of its network namespace; the daemon's where there is none.
+    pub netns: Option<String>,
+    /// How many slots each group has, the parking slot included.
+    pub slots: u32,
+}
+
+impl Definition {
+    /// Which setting tells the two apart, if any.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let set = |definition: &Self| -> BTreeSet<Address> {
+            definition.addresses.iter().cloned().collect()
+        };
+        if set(self) != set(other) {
+            Some("set of addresses")
+        } else if self.owner != other.owner {
+            Some("user")
+        } else if self.netns != other.netns {
+            Some("network namespace")
+        } else if self.slots != other.slots {
+            Some("number of slots")
+        } else {
+            None
+        }
+    }
+}
+
+/// A service and everything in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// What the operator said.
+    pub definition: Definition,
+    /// The newest generation; 0 before the first.
+    pub newest: Generation,
+    /// In the order of the definition's addresses.
+    pub groups: Vec<Group>,
+    /// Every instance that is known.
+    pub instances: BTreeMap<Generation, Instance>,
+    /// The migration that is under way.
+    pub migration: Option<Migration>,
+}
+
+/// A reuseport group, as the service steers it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Where it is.
+    pub address: Address,
+    /// Who has which slot.
+    pub slots: BTreeMap<Slot, Listener>,
+    /// Which copy of the steering table the program reads.
+    pub active: TableCopy,
+    /// What that copy says.
+    pub table: Box<SteeringTable>,
+}
+
+/// One of the two copies of a group's steering table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TableCopy {
+    /// Index 0.
+    #[default]
+    First,
+    /// Index 1.
+    Second,
+}
+
+impl TableCopy {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    /// Its index in the `STEERING` map, and the `ACTIVE` word that names it.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
+        }
+    }
+}
+
+/// A listener in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Which socket it is.
+    pub cookie: SocketCookie,
+    /// Whose it is.
+    pub generation: Generation,
+}
+
+/// One running copy of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// What the operator calls it.
+    pub label: Label,
+    /// The process that it is.
+    pub process: ProcessId,
+    /// What it does for the service.
+    pub state: InstanceState,
+}
+
+/// What an instance does for its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Its listeners are in the map, and no bucket names them.
+    Standby,
+    /// The steering table names its listeners.
+    Serving,
+    /// It has been moved away from, and may have connections that it has not accepted yet.
+    Draining,
+    /// It has been moved away from and drained.
+    Retired,
+    /// Its process ended while it served.
+    Gone,
+}
+
+impl InstanceState {
+    /// The word in `status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standby => "standby",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Retired => "retired",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl Service {
+    /// A service without instances.
+    #[must_use]
+    pub fn new(definition: Definition) -> Self {
+        let groups = definition
+            .addresses
+            .iter()
+            .map(|address| Group {
+                address: address.clone(),
+                slots: BTreeMap::new(),
+                active: TableCopy::First,
+                table: Box::new(SteeringTable::EMPTY),
+            })
+            .collect();
+        Self {
+            definition,
+            newest: Generation(0),
+            groups,
+            instances: BTreeMap::new(),
+            migration: None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ServiceName {
+        &self.definition.name
+    }
+
+    /// Generations of the instances in `state`, oldest first.
+    #[must_use]
+    pub fn in_state(&self, state: InstanceState) -> impl DoubleEndedIterator<Item = Generation> {
+        self.instances
+            .iter()
+            .filter(move |(_, instance)| instance.state == state)
+            .map(|(generation, _)| *generation)
+    }
+
+    /// The instance of that label.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownInstance`]
+    pub fn find(&self, label: &Label) -> Result<Generation, Refusal> {
+        self.instances
+            .iter()
+            .find(|(_, instance)| instance.label == *label)
+            .map(|(generation, _)| *generation)
+            .ok_or_else(|| Refusal::UnknownInstance {
+                service: self.name().clone(),
+                label: label.clone(),
+            })
+    }
+
+    /// The instance that is that process.
+    #[must_use]
+    pub fn find_process(&self, process: ProcessId) -> Option<Generation> {
+        self.instances
+            .iter()
+            .find(|(_, instance)| instance.process == process)
+            .map(|(generation, _)| *generation)
+    }
+
+    /// The label of an instance; one that is unknown goes by its number.
+    #[must_use]
+    pub fn label(&self, generation: Generation) -> Label {
+        self.instances
+            .get(&generation)
+            .map_or_else(|| Label::of_generation(generation), |it| it.label.clone())
+    }
+
+    /// Refuses while a migration is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::MigrationUnderWay`]
+    pub fn check_idle(&self) -> Result<(), Refusal> {
+        match &self.migration {
+            None => Ok(()),
+            Some(migration) => Err(Refusal::MigrationUnderWay {
+                service: self.name().clone(),
+                to: self.label(migration.to),
+            }),
+        }
+    }
+}
+
+impl Group {
+    /// Slots of an instance's listeners.
+    #[must_use]
+    pub fn slots_of(&self, generation: Generation) -> Vec<Slot> {
+        self.slots
+            .iter()
+            .filter(|(_, listener)| listener.generation == generation)
+            .map(|(slot, _)| *slot)
+            .collect()
+    }
+
+    /// The lowest free slots, below `slots`.
+    pub fn free_slots(&self, slots: u32) -> impl Iterator<Item = Slot> {
+        (FIRST_SLOT..slots)
+            .filter_map(|slot| u16::try_from(slot).ok())
+            .map(Slot)
+            .filter(|slot| !self.slots.contains_key(slot))
+    }
+}

@@ -1,0 +1,148 @@
+//! The directory on the bpffs: made aside, renamed into place, and taken away.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{Loader, ServiceMaps, SteeringError};
+use crate::domain::{Definition, Service, ServiceName};
+
+/// Marks a directory that is being made or taken away. No service's name starts with it.
+const ASIDE: char = '@';
+
+/// The directory on the bpffs that holds every service.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Uses `reuseportd` on the bpffs at `bpffs`, makes it if it is not there, and clears away what
+    /// an earlier daemon left half made.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made or read.
+    pub fn open(bpffs: &Path) -> Result<Self, SteeringError> {
+        let root = bpffs.join("reuseportd");
+        if let Err(source) = fs::create_dir(&root)
+            && source.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(path_error("create", &root, source));
+        }
+        for directory in directories(&root)? {
+            if name_of(&directory).starts_with(ASIDE) {
+                remove(&directory)?;
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// What is pinned: the services by name, and what else stands there.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read.
+    pub fn list(&self) -> Result<(Vec<ServiceName>, Vec<PathBuf>), SteeringError> {
+        let (mut services, mut foreign) = (Vec::new(), Vec::new());
+        for directory in directories(&self.root)? {
+            match name_of(&directory).parse() {
+                Ok(name) => services.push(name),
+                Err(_) => foreign.push(directory),
+            }
+        }
+        services.sort();
+        Ok((services, foreign))
+    }
+
+    /// Makes a service's maps and programs, and opens them.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; then nothing is left behind.
+    pub fn create(
+        &self,
+        loader: &Loader,
+        definition: &Definition,
+    ) -> Result<(ServiceMaps, Service), SteeringError> {
+        let aside = self.aside(&definition.name);
+        let place = self.place(&definition.name);
+        fs::create_dir(&aside).map_err(|source| path_error("create", &aside, source))?;
+        let made = ServiceMaps::create(loader, &aside, definition).and_then(|()| {
+            fs::rename(&aside, &place).map_err(|source| path_error("rename", &aside, source))
+        });
+        if let Err(error) = made {
+            // The error to report is the first one; the next start clears away what remains.
+            let _ = remove(&aside);
+            return Err(error);
+        }
+        self.open_service(&definition.name)
+    }
+
+    /// Opens a service's maps and programs, and reads the service as it was left.
+    ///
+    /// # Errors
+    ///
+    /// Where something is missing or is not what this daemon writes.
+    pub fn open_service(
+        &self,
+        name: &ServiceName,
+    ) -> Result<(ServiceMaps, Service), SteeringError> {
+        ServiceMaps::open(name, &self.place(name))
+    }
+
+    /// Takes a service's pins away. What its groups still use lives until they are closed.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn remove(&self, name: &ServiceName) -> Result<(), SteeringError> {
+        let (place, aside) = (self.place(name), self.aside(name));
+        fs::rename(&place, &aside).map_err(|source| path_error("rename", &place, source))?;
+        remove(&aside)
+    }
+
+    /// Where a service's pins are.
+    #[must_use]
+    pub fn place(&self, name: &ServiceName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    fn aside(&self, name: &ServiceName) -> PathBuf {
+        self.root.join(format!("{ASIDE}{name}"))
+    }
+}
+
+/// The directories in a directory.
+pub(super) fn directories(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
+    let read = |path: &Path| -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    };
+    read(path).map_err(|source| path_error("read", path, source))
+}
+
+fn remove(path: &Path) -> Result<(), SteeringError> {
+    fs::remove_dir_all(path).map_err(|source| path_error("remove", path, source))
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+}
+
+fn path_error(verb: &'static str, path: &Path, source: io::Error) -> SteeringError {
+    SteeringError::Path {
+        verb,
+        path: path.to_owned(),
+        source,
+    }
+}
