@@ -24,7 +24,7 @@ fn run(outcome: Outcome, cause: Cause) {
 
 /// Plain arithmetic loses nothing: the kernel runs these programs with bottom halves off, both for
 /// a packet and for a closing listener, so that no other run comes between on this CPU.
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c#L1504>
+/// <https://elixir.bootlin.com/linux/v6.18/A/ident/inet_csk_listen_stop>
 #[inline(always)]
 fn increment(counter: Option<*mut u64>) {
     if let Some(counter) = counter {

@@ -48,7 +48,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// MIT in the kernel's vocabulary, which has no `MIT OR Apache-2.0`.
-/// <https://elixir.bootlin.com/linux/v6.18/source/include/linux/license.h#L5>
+/// <https://elixir.bootlin.com/linux/v6.18/A/ident/license_is_gpl_compatible>
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -11,7 +11,7 @@ use crate::{
 
 /// Chooses the listener of a connection. The verdict is always `SK_PASS`: without a choice the
 /// kernel hashes over the group's live listeners, which loses nothing, and `SK_DROP` would.
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/core/sock_reuseport.c#L598>
+/// <https://elixir.bootlin.com/linux/v6.18/A/ident/bpf_run_sk_reuseport>
 #[inline(always)]
 pub(crate) fn steer(ctx: SkReuseportContext, cause: Cause) -> u32 {
     if let Some(table) = active_table() {
@@ -119,7 +119,7 @@ fn slot_of(table: *const SteeringTable, bucket: usize) -> u32 {
 
 /// Whether the slot's listener takes the connection. It does not where the slot is empty, or where
 /// its socket left the group a moment ago.
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/core/filter.c#L11590>
+/// <https://elixir.bootlin.com/linux/v6.18/A/ident/sk_select_reuseport>
 #[inline(always)]
 fn select(ctx: &SkReuseportContext, slot: u32) -> bool {
     SOCKETS.select_reuseport(ctx, slot).is_ok()
