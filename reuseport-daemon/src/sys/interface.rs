@@ -7,13 +7,10 @@ use std::{
     io,
     mem::size_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::{
-    ioctl::{Opcode, Updater, ioctl},
-    net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with},
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use thiserror::Error;
 
 /// Room for a device's name, its NUL included.
@@ -102,7 +99,7 @@ impl Interface {
     ///
     /// [`InterfaceError::Call`] without `CAP_NET_ADMIN`, or for a size that the device cannot have.
     pub fn set_mtu(&self, bytes: u16) -> Result<(), InterfaceError> {
-        self.set::<{ libc::SIOCSIFMTU as Opcode }>("SIOCSIFMTU", &i32::from(bytes).to_ne_bytes())
+        self.set(SIOCSIFMTU, &i32::from(bytes).to_ne_bytes())
     }
 
     /// Sets how many packets the device keeps for its reader.
@@ -111,10 +108,7 @@ impl Interface {
     ///
     /// [`InterfaceError::Call`] without `CAP_NET_ADMIN`.
     pub fn set_queue_length(&self, packets: u16) -> Result<(), InterfaceError> {
-        self.set::<{ libc::SIOCSIFTXQLEN as Opcode }>(
-            "SIOCSIFTXQLEN",
-            &i32::from(packets).to_ne_bytes(),
-        )
+        self.set(SIOCSIFTXQLEN, &i32::from(packets).to_ne_bytes())
     }
 
     /// Brings the device up.
@@ -124,25 +118,18 @@ impl Interface {
     /// [`InterfaceError::Call`] without `CAP_NET_ADMIN`.
     pub fn bring_up(&self) -> Result<(), InterfaceError> {
         let mut request = Request::new(&self.name, &[]);
-        self.call::<{ libc::SIOCGIFFLAGS as Opcode }, _>(
-            "SIOCGIFFLAGS",
-            self.v4.as_fd(),
-            &mut request,
-        )?;
+        self.call(SIOCGIFFLAGS, self.v4.as_fd(), &mut request)?;
         let [low, high, ..] = request.value;
         let flags = i16::from_ne_bytes([low, high]) | UP;
-        self.set::<{ libc::SIOCSIFFLAGS as Opcode }>("SIOCSIFFLAGS", &flags.to_ne_bytes())
+        self.set(SIOCSIFFLAGS, &flags.to_ne_bytes())
     }
 
     fn set_v4(&self, address: Ipv4Addr, prefix: u8) -> Result<(), InterfaceError> {
         let mask = u32::MAX
             .checked_shl(32 - u32::from(prefix))
             .unwrap_or_default();
-        self.set::<{ libc::SIOCSIFADDR as Opcode }>("SIOCSIFADDR", &sockaddr_in(address))?;
-        self.set::<{ libc::SIOCSIFNETMASK as Opcode }>(
-            "SIOCSIFNETMASK",
-            &sockaddr_in(Ipv4Addr::from_bits(mask)),
-        )
+        self.set(SIOCSIFADDR, &sockaddr_in(address))?;
+        self.set(SIOCSIFNETMASK, &sockaddr_in(Ipv4Addr::from_bits(mask)))
     }
 
     fn add_v6(&self, address: Ipv6Addr, prefix: u8) -> Result<(), InterfaceError> {
@@ -156,31 +143,37 @@ impl Interface {
             prefix: u32::from(prefix),
             index: self.index,
         };
-        self.call::<{ libc::SIOCSIFADDR as Opcode }, _>("SIOCSIFADDR", socket.as_fd(), &mut request)
+        self.call(SIOCSIFADDR, socket.as_fd(), &mut request)
     }
 
-    fn set<const OPCODE: Opcode>(
-        &self,
-        call: &'static str,
-        value: &[u8],
-    ) -> Result<(), InterfaceError> {
+    fn set(&self, call: Call, value: &[u8]) -> Result<(), InterfaceError> {
         let mut request = Request::new(&self.name, value);
-        self.call::<OPCODE, _>(call, self.v4.as_fd(), &mut request)
+        self.call(call, self.v4.as_fd(), &mut request)
     }
 
-    fn call<const OPCODE: Opcode, R: DeviceRequest>(
+    fn call(
         &self,
-        call: &'static str,
+        call: Call,
         socket: BorrowedFd<'_>,
-        request: &mut R,
+        request: &mut impl DeviceRequest,
     ) -> Result<(), InterfaceError> {
-        device_ioctl::<OPCODE, R>(socket, request).map_err(|source| InterfaceError::Call {
-            call,
+        device_ioctl(socket, call.1, request).map_err(|source| InterfaceError::Call {
+            call: call.0,
             name: self.name.clone(),
-            source: source.into(),
+            source,
         })
     }
 }
+
+/// A call's name and its number.
+type Call = (&'static str, libc::Ioctl);
+
+const SIOCGIFFLAGS: Call = ("SIOCGIFFLAGS", libc::SIOCGIFFLAGS);
+const SIOCSIFADDR: Call = ("SIOCSIFADDR", libc::SIOCSIFADDR);
+const SIOCSIFFLAGS: Call = ("SIOCSIFFLAGS", libc::SIOCSIFFLAGS);
+const SIOCSIFMTU: Call = ("SIOCSIFMTU", libc::SIOCSIFMTU);
+const SIOCSIFNETMASK: Call = ("SIOCSIFNETMASK", libc::SIOCSIFNETMASK);
+const SIOCSIFTXQLEN: Call = ("SIOCSIFTXQLEN", libc::SIOCSIFTXQLEN);
 
 /// `IFF_UP`; the kernel keeps a device's first sixteen flags in a short.
 const UP: i16 = 1;
@@ -242,15 +235,19 @@ unsafe impl DeviceRequest for Request {}
 // SAFETY: bytes and integers only, laid out and sized as `struct in6_ifreq`.
 unsafe impl DeviceRequest for Request6 {}
 
-pub(super) fn device_ioctl<const OPCODE: Opcode, R: DeviceRequest>(
+pub(super) fn device_ioctl(
     fd: BorrowedFd<'_>,
-    request: &mut R,
-) -> rustix::io::Result<()> {
-    // SAFETY: the opcodes in `sys` are libc's, and each is called with the request that netdevice(7)
-    // and tun(4) name for it.
-    let update = unsafe { Updater::<OPCODE, R>::new(request) };
-    // SAFETY: `R` is a `DeviceRequest`, so whatever the kernel writes to it is a valid value.
-    unsafe { ioctl(fd, update) }
+    call: libc::Ioctl,
+    request: &mut impl DeviceRequest,
+) -> io::Result<()> {
+    // SAFETY: the calls in `sys` are those for which netdevice(7) and tun(4) name this request, and
+    // whatever the kernel writes to a `DeviceRequest` is a valid value of it.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), call, &raw mut *request) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Checks that the kernel has room for a name and its NUL.

@@ -7,10 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    ioctl::Opcode,
-};
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use super::interface::{InterfaceError, Request, device_ioctl};
@@ -53,12 +50,12 @@ impl Tun {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = rustix::fs::open("/dev/net/tun", flags, Mode::empty())
             .map_err(|source| TunError::Open(source.into()))?;
-        device_ioctl::<{ libc::TUNSETIFF as Opcode }, _>(fd.as_fd(), &mut request).map_err(
-            |source| TunError::Create {
+        device_ioctl(fd.as_fd(), libc::TUNSETIFF, &mut request).map_err(|source| {
+            TunError::Create {
                 name: name.to_owned(),
-                source: source.into(),
-            },
-        )?;
+                source,
+            }
+        })?;
         Ok(Self { fd })
     }
 
