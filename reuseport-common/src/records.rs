@@ -103,7 +103,10 @@ pub struct MigrationRecord {
 }
 
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya asks for this mark on what it copies into a map")]
+#[expect(
+    unsafe_code,
+    reason = "aya asks for this mark on what it copies into a map"
+)]
 mod pod {
     use super::{GroupRecord, InstanceRecord, MigrationRecord, ServiceRecord, SlotRecord};
 

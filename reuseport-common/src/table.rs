@@ -31,6 +31,9 @@ pub const fn bucket_of(hash: u32) -> usize {
 }
 
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya asks for this mark on what it copies into a map")]
+#[expect(
+    unsafe_code,
+    reason = "aya asks for this mark on what it copies into a map"
+)]
 // SAFETY: an array of u16, so no padding and every bit pattern is valid.
 unsafe impl aya::Pod for SteeringTable {}

@@ -208,12 +208,12 @@ impl Refusal {
             Self::ServiceDiffers { name, .. } => Some(format!(
                 "`reuseportctl service remove {name}` first, if that is what you want"
             )),
-            Self::MigrationUnderWay { service, .. } => Some(format!(
-                "wait for it, or `reuseportctl rollback {service}`"
-            )),
-            Self::UnknownInstance { service, .. } => Some(format!(
-                "`reuseportctl status {service}` lists them"
-            )),
+            Self::MigrationUnderWay { service, .. } => {
+                Some(format!("wait for it, or `reuseportctl rollback {service}`"))
+            }
+            Self::UnknownInstance { service, .. } => {
+                Some(format!("`reuseportctl status {service}` lists them"))
+            }
             Self::LabelTaken { .. } => Some("choose another --label".to_owned()),
             Self::InstanceServes(_) => {
                 Some("migrate the service to another instance first".to_owned())
