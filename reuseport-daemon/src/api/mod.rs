@@ -5,6 +5,8 @@
 pub mod client;
 mod error_reply;
 pub mod exit_code;
+#[cfg(test)]
+mod idl_tests;
 mod mailbox;
 pub mod permission;
 pub mod server;
