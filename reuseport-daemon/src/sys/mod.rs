@@ -2,12 +2,8 @@
 //! thing, with owned descriptors and errors that name the call.
 //!
 //! This is the only place with `unsafe` outside the eBPF crate and the `Pod` marks of
-//! `reuseport-common`, for calls that none of rustix, socket2 and nix wraps.
-
-#![expect(
-    unsafe_code,
-    reason = "system calls that no crate wraps safely end here, and nowhere else"
-)]
+//! `reuseport-common`. The workspace denies it; what needs it opts in by itself, with its reason,
+//! where none of rustix, socket2 and nix has the call.
 
 pub mod bpffs;
 pub mod capabilities;
