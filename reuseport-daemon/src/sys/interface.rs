@@ -3,6 +3,8 @@
 //! By ioctl (netdevice(7)): four of them replace a netlink conversation, and an address brings the
 //! route to its network along.
 
+#![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
+
 use std::{
     io,
     mem::size_of,

@@ -1,5 +1,7 @@
 //! The two options of a listening TCP socket that neither socket2 nor rustix sets.
 
+#![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
+
 use std::{
     ffi::c_int,
     io,

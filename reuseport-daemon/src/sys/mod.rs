@@ -15,6 +15,7 @@ pub mod migrate_req;
 pub mod netns;
 pub mod netstat;
 pub mod process;
+pub mod readiness;
 pub mod signal;
 pub mod sock_diag;
 pub mod socket;

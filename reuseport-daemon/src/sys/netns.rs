@@ -3,6 +3,8 @@
 //! A namespace made here has no name and is mounted nowhere: it lives as long as a descriptor, a
 //! process or a socket uses it, so there is nothing to clean up after a crash.
 
+#![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},

@@ -556,10 +556,12 @@ async fn progress_is_streamed_to_those_who_asked_for_more() {
         let envelope = fixture.call().await;
         assert_eq!(envelope.request, Request::Migrate(migrate.clone()));
         for phase in ["preflight", "staged"] {
-            let reply = Reply::Migration(progress(phase));
+            let reply = Reply::Migration(Box::new(progress(phase)));
             envelope.replier.progress(reply);
         }
-        envelope.replier.finish(Ok(Reply::Migration(result())));
+        envelope
+            .replier
+            .finish(Ok(Reply::Migration(Box::new(result()))));
     };
     let (replies, ()) = tokio::join!(asking, driving);
     assert_eq!(
@@ -577,7 +579,7 @@ async fn progress_is_streamed_to_those_who_asked_for_more() {
         let asking = raw(&path, call, expected.len());
         let driving = async {
             let envelope = fixture.call().await;
-            let reply = Reply::Migration(progress("staged"));
+            let reply = Reply::Migration(Box::new(progress("staged")));
             envelope.replier.progress(reply);
             let doctor = Reply::Doctor(wire::Doctor::default());
             envelope.replier.finish(Ok(doctor));
@@ -602,11 +604,13 @@ async fn a_client_that_leaves_stops_nothing() {
     let envelope = fixture.call().await;
     drop(client);
     for _ in 0..100 {
-        let reply = Reply::Migration(progress("draining"));
+        let reply = Reply::Migration(Box::new(progress("draining")));
         envelope.replier.progress(reply);
         tokio::task::yield_now().await;
     }
-    envelope.replier.finish(Ok(Reply::Migration(result())));
+    envelope
+        .replier
+        .finish(Ok(Reply::Migration(Box::new(result()))));
     let info = message(&json!({"method": "org.varlink.service.GetInfo"}));
     assert_eq!(raw(&fixture.path(), info, 1).await.len(), 1);
     fixture.stop().await;

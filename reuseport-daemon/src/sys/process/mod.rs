@@ -182,6 +182,13 @@ impl Process {
     }
 }
 
+impl From<Process> for OwnedFd {
+    /// The pidfd alone.
+    fn from(process: Process) -> Self {
+        process.pidfd
+    }
+}
+
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -337,6 +344,6 @@ mod tests {
             .expect("stdout")
             .read_to_end(&mut rest)
             .expect("the end of the pipe");
-        assert_eq!(rest, []);
+        assert!(rest.is_empty());
     }
 }
