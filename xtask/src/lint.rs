@@ -33,10 +33,10 @@ pub(crate) fn run() -> Result<()> {
         run::run(
             Command::new(&deny)
                 .current_dir(directory)
-                .args(["--locked", "check", "--config"])
+                .args(["--locked", "--config"])
                 .arg(workspace.join("deny.toml"))
                 // Advisories come from a server that is no package registry.
-                .args(["bans", "licenses", "sources"]),
+                .args(["check", "bans", "licenses", "sources"]),
         )?;
     }
     Ok(())
