@@ -116,7 +116,7 @@ fn more_listeners_than_one_datagram_holds_are_all_there() {
     let address = first.local_addr().expect("an address");
     let mut expected = vec![cookie(&first)];
     let mut open = vec![first];
-    for _ in 0..700 {
+    for _ in 0..150 {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         socket.set_reuse_port(true).expect("SO_REUSEPORT");
         socket.bind(&address).expect("bind");
