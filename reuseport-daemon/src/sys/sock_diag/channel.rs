@@ -64,13 +64,8 @@ impl Channel {
         request: &InetRequest,
         mut row: impl FnMut(Row<'_>) -> Result<(), DecodeError>,
     ) -> Result<Seams, SockDiagError> {
-        self.send(request)?;
-        let mut answer = Answer {
-            sequence: self.sequence,
-            datagrams: 0,
-            interrupted: false,
-            fault: None,
-        };
+        self.send(request, NLM_F_DUMP)?;
+        let mut answer = Answer::new(self.sequence);
         loop {
             let length = self.receive()?;
             match answer.take(&self.buffer[..length], &mut row)? {
@@ -78,9 +73,7 @@ impl Channel {
                 Progress::Done => break,
             }
         }
-        if let Some(fault) = answer.fault {
-            return Err(SockDiagError::Malformed(fault));
-        }
+        let answer = answer.sound()?;
         if answer.datagrams > 1 || answer.interrupted {
             Ok(Seams::Some)
         } else {
@@ -88,10 +81,31 @@ impl Channel {
         }
     }
 
-    fn send(&mut self, request: &InetRequest) -> Result<(), SockDiagError> {
+    /// Asks for one socket, and calls `row` with it if it is there.
+    pub(super) fn one(
+        &mut self,
+        request: &InetRequest,
+        mut row: impl FnMut(Row<'_>) -> Result<(), DecodeError>,
+    ) -> Result<(), SockDiagError> {
+        self.send(request, 0)?;
+        let mut answer = Answer::new(self.sequence);
+        // Either the socket or an error comes; an acknowledgement was not asked for.
+        while !answer.begun {
+            let length = self.receive()?;
+            match answer.take(&self.buffer[..length], &mut row) {
+                // How the kernel says that there is no such socket.
+                Ok(_) | Err(SockDiagError::NoModule) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        answer.sound()?;
+        Ok(())
+    }
+
+    fn send(&mut self, request: &InetRequest, flags: u16) -> Result<(), SockDiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         let request = SockDiagMessage::InetRequest(request.clone());
         let mut message = NetlinkMessage::new(header, request.into());
@@ -123,6 +137,9 @@ impl Channel {
 /// What has been read of an answer.
 struct Answer {
     sequence: u32,
+    /// Whether any message of it has come.
+    begun: bool,
+    /// How many datagrams had sockets in them.
     datagrams: usize,
     interrupted: bool,
     fault: Option<DecodeError>,
@@ -134,6 +151,23 @@ enum Progress {
 }
 
 impl Answer {
+    fn new(sequence: u32) -> Self {
+        Self {
+            sequence,
+            begun: false,
+            datagrams: 0,
+            interrupted: false,
+            fault: None,
+        }
+    }
+
+    fn sound(mut self) -> Result<Self, SockDiagError> {
+        match self.fault.take() {
+            None => Ok(self),
+            Some(fault) => Err(SockDiagError::Malformed(fault)),
+        }
+    }
+
     fn take(
         &mut self,
         datagram: &[u8],
@@ -155,6 +189,7 @@ impl Answer {
             if message.sequence_number() != self.sequence {
                 continue;
             }
+            self.begun = true;
             self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
             match message.message_type() {
                 SOCK_DIAG_BY_FAMILY => {
@@ -250,12 +285,7 @@ mod tests {
 
     /// How many rows came, whether the answer has ended, and whether it is sound.
     fn take(datagrams: &[&[Vec<u8>]]) -> (usize, bool, Answer) {
-        let mut answer = Answer {
-            sequence: 7,
-            datagrams: 0,
-            interrupted: false,
-            fault: None,
-        };
+        let mut answer = Answer::new(7);
         let mut rows = 0;
         let mut ended = false;
         for datagram in datagrams {
@@ -315,12 +345,7 @@ mod tests {
 
     #[test]
     fn an_error_ends_it() {
-        let mut answer = Answer {
-            sequence: 7,
-            datagrams: 0,
-            interrupted: false,
-            fault: None,
-        };
+        let mut answer = Answer::new(7);
         for (code, missing) in [
             (libc::ENOENT, true),
             (libc::EPERM, false),

@@ -17,6 +17,10 @@
 //! seam, and report what either run has seen: to be missed, a socket would have to be at a seam
 //! twice, and each time a neighbour in its bucket would have to leave in the few microseconds
 //! between two datagrams. [`SockDiag::sessions`] is a reading for people and stays with one run.
+//!
+//! Whether a handshake that was seen is still going on takes no dump: [`SockDiag::is_half_open`]
+//! asks for that one socket, which the kernel looks up by its addresses as it does for a packet. That
+//! is exact, and costs the same with 100,000 other connections around.
 
 mod channel;
 mod rows;
@@ -88,13 +92,17 @@ pub struct Handshake {
     pub local: SocketAddr,
     /// The client's side.
     pub remote: SocketAddr,
+    /// Tells it from a later one between the same addresses.
+    pub cookie: SocketCookie,
+    /// The device that it is bound to, or 0: part of the key that the kernel looks it up by.
+    interface: u32,
 }
 
 /// The open connections of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
-    /// The inodes of those that a process has accepted and still holds.
-    pub inodes: HashSet<u32>,
+    /// The inodes of those that a process has accepted and still holds, in ascending order.
+    pub inodes: Vec<u32>,
     /// How many no process has accepted yet.
     pub unaccepted: usize,
 }
@@ -161,6 +169,21 @@ impl SockDiag {
         Ok(found)
     }
 
+    /// Whether `handshake` is still half-open: neither finished nor given up.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer, or not properly.
+    pub fn is_half_open(&self, handshake: &Handshake) -> Result<bool, SockDiagError> {
+        let mut half_open = false;
+        self.channel().one(&rows::lookup(handshake), |row| {
+            let state = StateFlags::from_bits_truncate(1 << (row.header.state & 31));
+            half_open = state == StateFlags::SYN_RECV && row.header.inode == 0;
+            Ok(())
+        })?;
+        Ok(half_open)
+    }
+
     /// The open connections of `port`: established ones, and ones that either side has closed for
     /// writing while a process still holds them. Under churn it may be off by a few, see above.
     ///
@@ -182,15 +205,17 @@ impl SockDiag {
         for family in FAMILIES {
             let request = request(family, OPEN.union(CLOSING), Some(port));
             channel.dump(&request, |row| {
-                let state = StateFlags::from_bits_truncate(1 << row.header.state);
+                let state = StateFlags::from_bits_truncate(1 << (row.header.state & 31));
                 if row.header.inode != 0 {
-                    sessions.inodes.insert(row.header.inode);
+                    sessions.inodes.push(row.header.inode);
                 } else if OPEN.contains(state) {
                     sessions.unaccepted += 1;
                 }
                 Ok(())
             })?;
         }
+        sessions.inodes.sort_unstable();
+        sessions.inodes.dedup();
         Ok(sessions)
     }
 

@@ -114,16 +114,46 @@ pub(super) fn handshake(row: &Row<'_>) -> Handshake {
     Handshake {
         local: plain(id.source_address, id.source_port),
         remote: plain(id.destination_address, id.destination_port),
+        cookie: cookie(id.cookie),
+        interface: id.interface_id,
+    }
+}
+
+/// The question for one socket. Where none has the addresses, the kernel comes up with the listener
+/// there, and drops it since its cookie differs (`inet_diag_find_one_icsk`,
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
+pub(super) fn lookup(handshake: &Handshake) -> InetRequest {
+    let family = match handshake.local {
+        SocketAddr::V4(_) => AF_INET,
+        SocketAddr::V6(_) => AF_INET6,
+    };
+    InetRequest {
+        socket_id: SocketId {
+            source_port: handshake.local.port(),
+            destination_port: handshake.remote.port(),
+            source_address: handshake.local.ip(),
+            destination_address: handshake.remote.ip(),
+            interface_id: handshake.interface,
+            cookie: words(handshake.cookie).to_ne_bytes(),
+        },
+        ..request(family, StateFlags::all(), None)
     }
 }
 
 /// Two words in the machine's byte order, the lower one first.
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/core/sock_diag.c>
 fn cookie(words: [u8; 8]) -> SocketCookie {
-    let number = u64::from_ne_bytes(words);
-    SocketCookie(if cfg!(target_endian = "big") {
+    SocketCookie(swapped_on_big_endian(u64::from_ne_bytes(words)))
+}
+
+fn words(cookie: SocketCookie) -> u64 {
+    swapped_on_big_endian(cookie.0)
+}
+
+fn swapped_on_big_endian(number: u64) -> u64 {
+    if cfg!(target_endian = "big") {
         number.rotate_left(32)
     } else {
         number
-    })
+    }
 }
