@@ -128,6 +128,10 @@ pub struct Load {
 
 type Worker = thread::JoinHandle<Result<Ledger, LoadError>>;
 
+/// The clients begin evenly over this time. All at once they would stay in step over a link, and every
+/// moment at which a test looks would find them in the same part of their connections.
+const START_SPREAD: Duration = Duration::from_millis(50);
+
 /// A client's few frames fit many times over; hundreds of clients should not cost hundreds of stacks.
 const STACK: usize = 128 * 1024;
 
@@ -281,6 +285,7 @@ impl Shared {
     fn run_client(&self, number: u32) -> Result<Ledger, LoadError> {
         let target = self.target(number);
         let mut ledger = Ledger::of_client(number);
+        self.pause(START_SPREAD * number / self.options.clients);
         while !self.stopped() {
             let answer = self.account(&mut ledger, |id| {
                 exchange(target, self.options.step_timeout, id)
