@@ -2,8 +2,12 @@
 //! know nothing of reuseportd, and clients that account for every connection. The demo shows it and
 //! the tests rely on it.
 
+pub mod fixture;
 pub mod ledger;
 pub mod link;
+pub mod load;
+pub mod process;
+pub mod server;
 pub mod sysctl;
 pub mod wire;
 pub mod world;
