@@ -13,6 +13,8 @@ mod output;
 mod render;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
