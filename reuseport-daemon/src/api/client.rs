@@ -80,13 +80,19 @@ pub enum ClientError {
 
 impl From<zlink::Error> for ClientError {
     fn from(error: zlink::Error) -> Self {
-        match error {
-            zlink::Error::UnexpectedEof => Self::Gone,
-            zlink::Error::Io(error) if is_hangup(&error) => Self::Gone,
-            zlink::Error::VarlinkService(error) => Self::Protocol(error),
-            other => Self::Transport(other),
+        if is_end(&error) {
+            Self::Gone
+        } else if let zlink::Error::VarlinkService(error) = error {
+            Self::Protocol(error)
+        } else {
+            Self::Transport(error)
         }
     }
+}
+
+fn is_end(error: &zlink::Error) -> bool {
+    matches!(error, zlink::Error::UnexpectedEof)
+        || matches!(error, zlink::Error::Io(error) if is_hangup(error))
 }
 
 fn is_hangup(error: &io::Error) -> bool {
@@ -118,10 +124,10 @@ impl Client {
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).await.map_err(|source| {
             let path = path.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound => ClientError::Absent { path, source },
-                io::ErrorKind::ConnectionRefused => ClientError::NobodyThere { path, source },
-                io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, source },
+            match source.raw_os_error() {
+                Some(libc::ENOENT) => ClientError::Absent { path, source },
+                Some(libc::ECONNREFUSED) => ClientError::NobodyThere { path, source },
+                Some(libc::EACCES | libc::EPERM) => ClientError::Forbidden { path, source },
                 _ => ClientError::Connect { path, source },
             }
         })?;

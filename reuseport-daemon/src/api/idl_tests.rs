@@ -93,7 +93,15 @@ impl<'a> Checker<'a> {
                 Type::Bool => value.is_boolean(),
                 Type::Int => value.is_i64(),
                 Type::String => value.is_string(),
-                other => panic!("{at}: {other:?} is not used so far"),
+                Type::Float
+                | Type::ForeignObject
+                | Type::Any
+                | Type::Optional(_)
+                | Type::Array(_)
+                | Type::Map(_)
+                | Type::Custom(_)
+                | Type::Enum(_)
+                | Type::Object(_) => panic!("{at}: {ty} is not used so far"),
             };
             assert!(fits, "{at}: {value} is no {ty}");
         }

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(taken(&mut Begun::default(), b"123456789", 0), too_long);
         assert_eq!(taken(&mut Begun::default(), b"123456789\0", 0), too_long);
         assert_eq!(
-            taken(&mut Begun::default(), b"1\0123456789\x002", 0),
+            taken(&mut Begun::default(), b"1\x00123456789\x002", 0),
             too_long
         );
         assert_eq!(taken(&mut begun, b"1234", 0), Ok(()));

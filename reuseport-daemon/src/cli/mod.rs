@@ -13,6 +13,8 @@ mod output;
 mod render;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -59,7 +61,7 @@ enum Command {
     Release(instance::ReleaseArgs),
     /// Show services, groups and instances
     Status(status::StatusArgs),
-    /// Show or set net.ipv4.tcp_migrate_req
+    /// Show or set `net.ipv4.tcp_migrate_req`
     #[command(subcommand)]
     MigrateReq(migrate_req::MigrateReqCommand),
     /// Look at everything that steering depends on

@@ -82,37 +82,31 @@ impl Connection {
     }
 
     async fn answer(&mut self, call: Call<RawCall>, fds: Vec<OwnedFd>) -> Result<(), Ended> {
-        let mut writer = if call.oneway() {
-            None
-        } else {
-            Some(&mut self.writer)
+        let mut responder = Responder {
+            writer: &mut self.writer,
+            wanted: Wanted::by(&call),
         };
-        let more = call.more();
         let asked = match understand(&call) {
             Ok(asked) => asked,
-            Err(error) => return write(writer.as_mut(), &error).await,
+            Err(error) => return responder.send(&error).await,
         };
-        match asked {
-            Asked::Info => write(writer.as_mut(), &Reply::from(info())).await,
-            Asked::Description(text) => {
-                let reply = Reply::from(Description { description: text });
-                write(writer.as_mut(), &reply).await
+        let request = match asked {
+            Asked::Info => return responder.send(&Reply::from(info())).await,
+            Asked::Description(description) => {
+                let reply = Reply::from(Description { description });
+                return responder.send(&reply).await;
             }
-            Asked::Driver(request) => {
-                let (replier, mut progress, last) = Replier::new();
-                let delivered = self
-                    .context
-                    .deliver(&self.caller, request, fds, replier)
-                    .await;
-                if let Err(failure) = delivered {
-                    return write(writer.as_mut(), &ErrorReply::from(failure)).await;
-                }
-                let answer = relay(writer.as_mut(), more, &mut progress, last).await?;
-                match answer {
-                    Ok(reply) => write(writer.as_mut(), &Reply::from(reply)).await,
-                    Err(failure) => write(writer.as_mut(), &ErrorReply::from(failure)).await,
-                }
-            }
+            Asked::Driver(request) => request,
+        };
+        let (replier, progress, last) = Replier::new();
+        let delivered = self.context.deliver(&self.caller, request, fds, replier);
+        let answer = match delivered.await {
+            Ok(()) => responder.relay(progress, last).await?,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(reply) => responder.send(&Reply::from(reply)).await,
+            Err(failure) => responder.send(&ErrorReply::from(failure)).await,
         }
     }
 
@@ -123,18 +117,13 @@ impl Connection {
             self.writer.send(&explanation(fault)).await?;
             return Err(Ended);
         }
-        match error {
-            zlink::Error::Json(why) => {
-                let malformed = reason("malformed-request", format!("not a Varlink call: {why}"));
-                self.writer
-                    .send(&ErrorReply::MalformedRequest(malformed))
-                    .await
-            }
-            gone => {
-                debug!(error = %gone, uid = self.caller.uid, "a client has gone");
-                Err(Ended)
-            }
+        if let zlink::Error::Json(why) = error {
+            let malformed = reason("malformed-request", format!("not a Varlink call: {why}"));
+            let malformed = ErrorReply::MalformedRequest(malformed);
+            return self.writer.send(&malformed).await;
         }
+        debug!(%error, uid = self.caller.uid, "a client has gone");
+        Err(Ended)
     }
 }
 
@@ -169,26 +158,6 @@ impl Context {
             replier,
         };
         self.mailbox.send(envelope).await.map_err(|_| stopping())
-    }
-}
-
-/// Passes progress on until the answer is there. Without `more` nobody asked for it.
-async fn relay(
-    mut writer: Option<&mut &mut Writer>,
-    more: bool,
-    progress: &mut mpsc::Receiver<wire::Reply>,
-    mut last: oneshot::Receiver<Answer>,
-) -> Result<Answer, Ended> {
-    loop {
-        tokio::select! {
-            // What happened before the end is told before the end.
-            biased;
-            Some(reply) = progress.recv() => if more {
-                let reply = Reply::from(reply).set_continues(Some(true));
-                write(writer.as_deref_mut(), &reply).await?;
-            },
-            answer = &mut last => return Ok(answer.unwrap_or_else(|_| Err(stopping()))),
-        }
     }
 }
 
@@ -294,10 +263,61 @@ impl Writer {
     }
 }
 
-/// Writes unless the call was `oneway`.
-async fn write<T: Serialize>(writer: Option<&mut &mut Writer>, message: &T) -> Result<(), Ended> {
-    match writer {
-        Some(writer) => writer.send(message).await,
-        None => Ok(()),
+/// How many replies a call wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// `oneway`
+    None,
+    /// The last one.
+    Last,
+    /// `more`
+    All,
+}
+
+impl Wanted {
+    fn by(call: &Call<RawCall>) -> Self {
+        if call.oneway() {
+            Self::None
+        } else if call.more() {
+            Self::All
+        } else {
+            Self::Last
+        }
+    }
+}
+
+/// Writes the replies to one call, those that it wants.
+#[derive(Debug)]
+struct Responder<'a> {
+    writer: &'a mut Writer,
+    wanted: Wanted,
+}
+
+impl Responder<'_> {
+    /// The last reply.
+    async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), Ended> {
+        match self.wanted {
+            Wanted::None => Ok(()),
+            Wanted::Last | Wanted::All => self.writer.send(message).await,
+        }
+    }
+
+    /// Passes progress on until the answer is there, which is for the caller to send.
+    async fn relay(
+        &mut self,
+        mut progress: mpsc::Receiver<wire::Reply>,
+        mut last: oneshot::Receiver<Answer>,
+    ) -> Result<Answer, Ended> {
+        loop {
+            tokio::select! {
+                // What happened before the end is told before the end.
+                biased;
+                Some(reply) = progress.recv() => if self.wanted == Wanted::All {
+                    let reply = Reply::from(reply).set_continues(Some(true));
+                    self.writer.send(&reply).await?;
+                },
+                answer = &mut last => return Ok(answer.unwrap_or_else(|_| Err(stopping()))),
+            }
+        }
     }
 }

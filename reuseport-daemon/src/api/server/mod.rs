@@ -118,6 +118,13 @@ impl Server {
         self
     }
 
+    /// Another group than [`ADMIN_GROUP`] whose members may do everything, or none.
+    #[must_use]
+    pub fn with_admin_group(mut self, group: Option<u32>) -> Self {
+        self.admin_group = group;
+        self
+    }
+
     fn new(bound: Bound) -> Self {
         Self {
             bound,

@@ -42,11 +42,11 @@ fn at<'a>(doctor: &'a Doctor, level: &'a str) -> impl Iterator<Item = &'a Findin
 
 fn entry(finding: &Finding) -> String {
     let subject = paint(HEADING, &finding.subject);
-    let mut text = format!("  {subject}: {}\n", finding.message);
-    if let Some(hint) = &finding.hint {
-        text.push_str(&format!("    hint: {hint}\n"));
+    let text = format!("  {subject}: {}\n", finding.message);
+    match &finding.hint {
+        Some(hint) => format!("{text}    hint: {hint}\n"),
+        None => text,
     }
-    text
 }
 
 fn verdict(doctor: &Doctor) -> String {

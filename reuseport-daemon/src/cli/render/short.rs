@@ -37,11 +37,11 @@ pub(in crate::cli) fn migrate_req(reply: &MigrateReqState) -> String {
 }
 
 pub(in crate::cli) fn error(explained: &Explained) -> String {
-    let mut text = format!("{} {}\n", paint(ERROR, "error:"), explained.message);
-    if let Some(hint) = &explained.hint {
-        text.push_str(&format!("{} {hint}\n", paint(NOTE, "hint:")));
+    let error = format!("{} {}\n", paint(ERROR, "error:"), explained.message);
+    match &explained.hint {
+        Some(hint) => format!("{error}{} {hint}\n", paint(NOTE, "hint:")),
+        None => error,
     }
-    text
 }
 
 #[cfg(test)]

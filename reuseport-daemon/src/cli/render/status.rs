@@ -8,7 +8,8 @@ use super::{
     },
 };
 use crate::api::wire::{
-    GroupStatus, InstanceStatus, ListenerStatus, OutcomeCounts, ServiceStatus, Status,
+    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ServiceStatus,
+    Status,
 };
 
 pub(in crate::cli) fn status(status: &Status) -> String {
@@ -20,29 +21,31 @@ pub(in crate::cli) fn status(status: &Status) -> String {
 }
 
 fn service(service: &ServiceStatus) -> String {
-    let mut text = paint(HEADING, &service.name);
-    text.push_str(&format!("  owner {}", service.owner));
-    if let Some(netns) = &service.netns {
-        text.push_str(&format!("  netns {netns}"));
-    }
-    text.push('\n');
-    if let Some(migration) = &service.migration {
-        let from = migration.from.join(" and ");
-        let line = format!(
-            "migrating from {from} to {}: {}",
-            migration.to, migration.phase
-        );
-        text.push_str(&format!("  {}\n", paint(WARNING, line)));
-    }
-    text.push('\n');
-    text.push_str(&groups(&service.groups));
-    text.push('\n');
-    if service.instances.is_empty() {
-        text.push_str("  no instances\n");
+    let heading = heading(service);
+    let groups = groups(&service.groups);
+    let instances = if service.instances.is_empty() {
+        "  no instances\n".to_owned()
     } else {
-        text.push_str(&instances(&service.instances));
-    }
-    text
+        instances(&service.instances)
+    };
+    format!("{heading}\n{groups}\n{instances}")
+}
+
+fn heading(service: &ServiceStatus) -> String {
+    let name = paint(HEADING, &service.name);
+    let netns = match &service.netns {
+        Some(netns) => format!("  netns {netns}"),
+        None => String::new(),
+    };
+    let migration = match &service.migration {
+        Some(migration) => {
+            let MigrationStatus { from, to, phase } = migration;
+            let line = format!("migrating from {} to {to}: {phase}", from.join(" and "));
+            format!("  {}\n", paint(WARNING, line))
+        }
+        None => String::new(),
+    };
+    format!("{name}  owner {}{netns}\n{migration}", service.owner)
 }
 
 fn groups(groups: &[GroupStatus]) -> String {
@@ -113,7 +116,7 @@ fn queue(listeners: &[ListenerStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::style::plain, *};
-    use crate::api::wire::{MigrationStatus, Outcomes};
+    use crate::api::wire::Outcomes;
 
     fn instance(label: &str, state: &str, queue: Option<u32>) -> InstanceStatus {
         InstanceStatus {

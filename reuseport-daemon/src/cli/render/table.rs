@@ -31,8 +31,11 @@ pub(super) fn table<const N: usize>(columns: [Column; N], rows: Vec<[String; N]>
             });
         }
     }
-    table
-        .lines()
-        .map(|line| format!("  {}\n", line.trim_end()))
-        .collect()
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
