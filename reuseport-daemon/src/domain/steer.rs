@@ -85,11 +85,14 @@ pub(super) fn clear_slots(next: &mut Service, generation: Generation) -> Vec<Eff
     effects
 }
 
-/// Forgets an instance and empties its slots.
+/// Forgets an instance and empties its slots. The record goes first: it can be put back if the next
+/// effect fails, and slots without an instance are what [`clear_orphans`] finishes after a crash. The
+/// other way round, an instance that lacks some of its listeners would pass for a whole one.
 pub(super) fn forget(next: &mut Service, generation: Generation) -> Vec<Effect> {
-    let mut effects = clear_slots(next, generation);
+    let mut effects = Vec::new();
     if next.instances.remove(&generation).is_some() {
         effects.push(Effect::ForgetInstance(generation));
     }
+    effects.append(&mut clear_slots(next, generation));
     effects
 }
