@@ -58,16 +58,12 @@ pub fn register(
 
     if known.is_none() {
         next.newest = generation;
-        next.instances.insert(generation, instance.clone());
+        next.instances.insert(generation, instance);
         effects.push(Effect::RecordGeneration(generation));
-        effects.push(Effect::RecordInstance {
-            generation,
-            instance,
-        });
     }
     effects.append(&mut inserts);
     if next.in_state(InstanceState::Serving).next().is_none() {
-        effects.extend(steer::set_state(next, generation, InstanceState::Serving));
+        steer::set_state(next, generation, InstanceState::Serving);
         for gone in service.in_state(InstanceState::Gone) {
             effects.append(&mut steer::forget(next, gone));
         }
@@ -81,6 +77,15 @@ pub fn register(
                 cookie: placed.cookie,
             });
         }
+    }
+    // Only now: killed before, the next start finds slots that belong to nobody and clears them. An
+    // instance whose record is there has all its listeners in place, and its groups a program.
+    let instance = next.instances[&generation].clone();
+    if service.instances.get(&generation) != Some(&instance) {
+        effects.push(Effect::RecordInstance {
+            generation,
+            instance,
+        });
     }
     // Last, since what has been taken out of a slot cannot be put back.
     effects.append(&mut clears);
