@@ -71,8 +71,9 @@ pub enum Retire {
 /// A migration that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The instances to go back to: those that served, or that are still being drained after an
-    /// earlier migration whose time ran out. Everything in state draining is waited for.
+    /// The instances to go back to: those that served, or whoever is being drained still after an
+    /// earlier migration to the same instance whose time ran out. Everything in state draining is
+    /// waited for.
     pub from: Vec<Generation>,
     /// The instance that takes over.
     pub to: Generation,
@@ -87,9 +88,7 @@ pub struct Migration {
 impl Migration {
     /// Whether one of the instances to go back to is still there.
     fn can_go_back(&self, service: &Service) -> bool {
-        self.from
-            .iter()
-            .any(|it| service.instances.contains_key(it))
+        self.from.iter().any(|it| service.lives(*it))
     }
 }
 

@@ -27,13 +27,9 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
     if service.instances[&to].state == InstanceState::Gone {
         return Err(Refusal::InstanceGone(service.label(to)));
     }
-    let others = |state| service.in_state(state).filter(|it| *it != to).collect();
-    let mut from: Vec<Generation> = others(InstanceState::Serving);
+    let from = origin(service, to);
     if from.is_empty() && service.instances[&to].state == InstanceState::Serving {
-        from = others(InstanceState::Draining);
-        if from.is_empty() {
-            return Ok(Start::Unchanged);
-        }
+        return Ok(Start::Unchanged);
     }
 
     let mut decision = Decision::unchanged(service);
@@ -62,4 +58,16 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
     decision.effects = effects;
     decision.wait = Some(Wait::Grace);
     Ok(Start::Begin(Box::new(decision)))
+}
+
+/// Whom `to` takes over from, and whom a rollback goes back to: whoever serves, or else the newest of
+/// those that are still being drained, which is who served last.
+pub(super) fn origin(service: &Service, to: Generation) -> Vec<Generation> {
+    let others = |state| service.in_state(state).filter(move |it| *it != to);
+    let serving: Vec<Generation> = others(InstanceState::Serving).collect();
+    if serving.is_empty() {
+        let draining = others(InstanceState::Draining).next_back();
+        return draining.into_iter().collect();
+    }
+    serving
 }
