@@ -64,6 +64,14 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
+    /// Its listener was shut down when it was retired, and nothing could be steered at it.
+    #[error("instance {label} has no listener on {address}")]
+    NoListener {
+        /// The instance.
+        label: Label,
+        /// The service's address.
+        address: Address,
+    },
     /// What serves cannot be forgotten.
     #[error("instance {0} serves")]
     InstanceServes(Label),
@@ -184,6 +192,7 @@ impl Refusal {
             Self::LabelTaken { .. } => "label-taken",
             Self::LabelDiffers { .. } => "label-differs",
             Self::InstanceGone(_) => "instance-gone",
+            Self::NoListener { .. } => "no-listener",
             Self::InstanceServes(_) => "instance-serves",
             Self::InstanceDrains(_) => "instance-drains",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
@@ -215,6 +224,9 @@ impl Refusal {
                 Some(format!("`reuseportctl status {service}` lists them"))
             }
             Self::LabelTaken { .. } => Some("choose another --label".to_owned()),
+            Self::NoListener { .. } => {
+                Some("let it listen again and register it once more".to_owned())
+            }
             Self::InstanceServes(_) => {
                 Some("migrate the service to another instance first".to_owned())
             }

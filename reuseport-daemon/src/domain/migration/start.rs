@@ -20,12 +20,19 @@ pub enum Start {
 ///
 /// # Errors
 ///
-/// A refusal while another migration is under way, or where the instance is unknown or gone.
+/// A refusal while another migration is under way, or where the instance is unknown, is gone, or
+/// does not listen any more.
 pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start, Refusal> {
     service.check_idle()?;
     let to = service.find(to)?;
     if service.instances[&to].state == InstanceState::Gone {
         return Err(Refusal::InstanceGone(service.label(to)));
+    }
+    if let Some(address) = service.uncovered(to) {
+        return Err(Refusal::NoListener {
+            label: service.label(to),
+            address: address.clone(),
+        });
     }
     let from = origin(service, to);
     if from.is_empty() && service.instances[&to].state == InstanceState::Serving {
@@ -41,10 +48,14 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
         phase: Phase::Staged,
         tally: None,
     };
-    // Killed before the last of these, the next start finds Staged and goes back; after it, finds
-    // Switched and goes on.
-    let mut effects = vec![Effect::RecordMigration(Some(migration.clone()))];
-    effects.append(&mut steer::steer(next, &[to]));
+    let mut effects = Vec::new();
+    let mut switch = steer::steer(next, &[to]);
+    if !switch.is_empty() {
+        // Killed before the last of these, the next start finds Staged and goes back; after it,
+        // finds Switched and goes on. Without a table to flip there is nothing to go back from.
+        effects.push(Effect::RecordMigration(Some(migration.clone())));
+        effects.append(&mut switch);
+    }
     migration.phase = Phase::Switched;
     effects.push(Effect::RecordMigration(Some(migration.clone())));
     next.migration = Some(migration);
