@@ -1,6 +1,6 @@
 //! The ends of a migration.
 
-use super::{End, Phase, Retire};
+use super::{End, Migration, Phase, Retire};
 use crate::domain::{Decision, Effect, Generation, InstanceState, Refusal, Service, steer};
 
 /// Decides to go back to the instances that served before.
@@ -37,10 +37,11 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
         End::Done => {
             let drained: Vec<Generation> = next.in_state(InstanceState::Draining).collect();
             for generation in drained {
-                effects.extend(steer::set_state(next, generation, InstanceState::Retired));
+                // The slots first: killed in between, the next start retires it again.
                 if migration.options.retire == Retire::Shutdown {
                     effects.append(&mut steer::clear_slots(next, generation));
                 }
+                effects.extend(steer::set_state(next, generation, InstanceState::Retired));
             }
         }
         End::RolledBack => {
@@ -48,8 +49,15 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
                 .from
                 .iter()
                 .copied()
-                .filter(|it| next.instances.contains_key(it))
+                .filter(|it| next.lives(*it))
                 .collect();
+            // As a migration that is only staged, it goes back if the daemon is killed meanwhile.
+            if migration.phase != Phase::Staged {
+                effects.push(Effect::RecordMigration(Some(Migration {
+                    phase: Phase::Staged,
+                    ..migration.clone()
+                })));
+            }
             effects.append(&mut steer::steer(next, &alive));
             for generation in alive {
                 effects.extend(steer::set_state(next, generation, InstanceState::Serving));
