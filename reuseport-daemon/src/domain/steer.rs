@@ -69,7 +69,8 @@ pub(super) fn clear_slots(next: &mut Service, generation: Generation) -> Vec<Eff
 }
 
 /// Forgets an instance and empties its slots. The record goes first: it can be put back if the next
-/// effect fails, and slots without an instance are cleared at the next start. The other way round, an instance that lacks some of its listeners would pass for a whole one.
+/// effect fails, and slots without an instance are cleared at the next start. The other way round,
+/// an instance that lacks some of its listeners would pass for a whole one.
 pub(super) fn forget(next: &mut Service, generation: Generation) -> Vec<Effect> {
     let mut effects = Vec::new();
     if next.instances.remove(&generation).is_some() {

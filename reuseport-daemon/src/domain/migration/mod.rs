@@ -9,7 +9,9 @@
 //!                                    v                                            ^
 //!                               rolled back         the old instances end ────────┘
 //!
+//!   Queues ── a handshake after all ──> Handshakes
 //!   Handshakes, Settling, Queues ── deadline ──> timed out (the old instances keep draining)
+//!   Switched ── deadline, no grace period to be had ──> timed out
 //! ```
 //!
 //! Handshakes, Settling and Queues together are what `status` calls draining. The order is the
