@@ -97,13 +97,19 @@ pub fn register(
 ///
 /// # Errors
 ///
-/// A refusal while it serves, or while a migration moves away from it or to it.
+/// A refusal while it serves, or while a migration drains it. One that is left from a migration
+/// whose time ran out can be released: its listeners stay as they are, only nobody waits for them.
 pub fn release(service: &Service, label: &Label) -> Result<Decision, Refusal> {
     let generation = service.find(label)?;
     match service.instances[&generation].state {
         InstanceState::Serving => return Err(Refusal::InstanceServes(label.clone())),
-        InstanceState::Draining => return Err(Refusal::InstanceDrains(label.clone())),
-        InstanceState::Standby | InstanceState::Retired | InstanceState::Gone => {}
+        InstanceState::Draining if service.migration.is_some() => {
+            return Err(Refusal::InstanceDrains(label.clone()));
+        }
+        InstanceState::Standby
+        | InstanceState::Draining
+        | InstanceState::Retired
+        | InstanceState::Gone => {}
     }
     let mut decision = Decision::unchanged(service);
     decision.effects = steer::forget(&mut decision.next, generation);
