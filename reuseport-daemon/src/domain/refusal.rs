@@ -84,6 +84,9 @@ pub enum Refusal {
     /// The old listeners are being retired.
     #[error("the old listeners of service {0} are retired already")]
     Retired(ServiceName),
+    /// Every number that an instance could get has been given.
+    #[error("service {0} has had as many instances as it can number")]
+    GenerationsSpent(ServiceName),
     /// The group's map is full.
     #[error("{address} has {free} free slots of {slots}, and {need} listeners want one")]
     SlotsFull {
@@ -197,6 +200,7 @@ impl Refusal {
             Self::InstanceDrains(_) => "instance-drains",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
             Self::Retired(_) => "retired",
+            Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
             Self::NotListening { .. } => "not-listening-there",
@@ -211,6 +215,9 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::GenerationsSpent(name) => Some(format!(
+                "`reuseportctl service remove {name}`, then add it again"
+            )),
             Self::UnknownService(name) => Some(format!(
                 "`reuseportctl service add {name} --listen ADDR` makes it"
             )),

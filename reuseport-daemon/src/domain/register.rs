@@ -12,19 +12,23 @@ use super::{
 ///
 /// # Errors
 ///
-/// A refusal where the label or a listener belongs to another instance, where the slots do not
-/// suffice, or while a migration is under way.
+/// A refusal where the label or a listener belongs to another instance, where the process has ended,
+/// where the slots do not suffice, or while a migration is under way.
 pub fn register(
     service: &Service,
     process: ProcessId,
     label: Option<&Label>,
     listeners: &[Placed],
 ) -> Result<(Decision, Generation), Refusal> {
-    let known = service.find_process(process);
     let mut decision = Decision::unchanged(service);
     let next = &mut decision.next;
 
-    let generation = known.unwrap_or(Generation(service.newest.0.saturating_add(1)));
+    let known = service.find_process(process);
+    let generation = match known {
+        Some(generation) if service.lives(generation) => generation,
+        Some(gone) => return Err(Refusal::InstanceGone(service.label(gone))),
+        None => next_generation(service)?,
+    };
     let instance = match service.instances.get(&generation) {
         Some(known) => known.clone(),
         None => Instance {
@@ -114,6 +118,11 @@ pub fn release(service: &Service, label: &Label) -> Result<Decision, Refusal> {
     let mut decision = Decision::unchanged(service);
     decision.effects = steer::forget(&mut decision.next, generation);
     Ok(decision)
+}
+
+fn next_generation(service: &Service) -> Result<Generation, Refusal> {
+    let next = service.newest.0.checked_add(1).map(Generation);
+    next.ok_or_else(|| Refusal::GenerationsSpent(service.name().clone()))
 }
 
 fn check_label(service: &Service, generation: Generation, label: &Label) -> Result<(), Refusal> {
