@@ -81,6 +81,9 @@ pub enum Refusal {
     /// No migration is under way, so there is nothing to go back from.
     #[error("no migration of service {0} is under way")]
     NothingToRollBack(ServiceName),
+    /// Whoever served before the migration has ended.
+    #[error("no instance is left that service {0} could go back to")]
+    OriginGone(ServiceName),
     /// The old listeners are being retired.
     #[error("the old listeners of service {0} are retired already")]
     Retired(ServiceName),
@@ -199,6 +202,7 @@ impl Refusal {
             Self::InstanceServes(_) => "instance-serves",
             Self::InstanceDrains(_) => "instance-drains",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
+            Self::OriginGone(_) => "origin-gone",
             Self::Retired(_) => "retired",
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
@@ -259,6 +263,7 @@ impl Refusal {
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)
+            | Self::OriginGone(_)
             | Self::InstanceDrains(_)
             | Self::NoProcess(_)
             | Self::NotPassed(_)

@@ -17,10 +17,7 @@ pub fn roll_back(service: &Service) -> Result<Decision, Refusal> {
         return Err(Refusal::Retired(service.name().clone()));
     }
     if !migration.can_go_back(service) {
-        return Err(match migration.from.first() {
-            Some(gone) => Refusal::InstanceGone(service.label(*gone)),
-            None => Refusal::NothingToRollBack(service.name().clone()),
-        });
+        return Err(Refusal::OriginGone(service.name().clone()));
     }
     Ok(end(service, End::RolledBack))
 }
