@@ -29,6 +29,7 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
     let Some(migration) = next.migration.take() else {
         return decision;
     };
+    let failed = !next.lives(migration.to);
     let mut effects = Vec::new();
     match how {
         End::Done => {
@@ -64,10 +65,14 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
                 effects.extend(steer::set_state(next, migration.to, InstanceState::Standby));
             }
         }
-        End::TimedOut => {}
+        End::TimedOut | End::Failed => {}
     }
     effects.push(Effect::RecordMigration(None));
     decision.effects = effects;
+    let how = match how {
+        End::Done | End::TimedOut if failed => End::Failed,
+        End::Done | End::TimedOut | End::RolledBack | End::Failed => how,
+    };
     decision.end = Some((migration, how));
     decision
 }

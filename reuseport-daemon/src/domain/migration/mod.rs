@@ -11,6 +11,7 @@
 //!
 //!   Queues ── a handshake after all ──> Handshakes
 //!   Handshakes, Settling, Queues ── deadline ──> timed out (the old instances keep draining)
+//!   any ── the new instance ends, nobody to go back to ──> failed
 //!   Switched ── deadline, no grace period to be had ──> timed out
 //! ```
 //!
@@ -177,4 +178,7 @@ pub enum End {
     RolledBack,
     /// The new instance serves; the old listeners were not empty when the time was up, and stay.
     TimedOut,
+    /// The new instance has ended, and it was too late to go back, or there was nobody to go back
+    /// to. Whoever else listened serves.
+    Failed,
 }
