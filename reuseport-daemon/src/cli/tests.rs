@@ -58,7 +58,7 @@ fn plain(bytes: &[u8]) -> String {
 }
 
 fn progress(phase: &str) -> Reply {
-    Reply::Migration(MigrationReply {
+    Reply::Migration(Box::new(MigrationReply {
         progress: Some(Progress {
             phase: phase.to_owned(),
             elapsed_ms: 3,
@@ -66,11 +66,11 @@ fn progress(phase: &str) -> Reply {
             queued: None,
         }),
         result: None,
-    })
+    }))
 }
 
 fn result(outcome: &str) -> Reply {
-    Reply::Migration(MigrationReply {
+    Reply::Migration(Box::new(MigrationReply {
         progress: None,
         result: Some(MigrationResult {
             service: "game".to_owned(),
@@ -87,7 +87,7 @@ fn result(outcome: &str) -> Reply {
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
         }),
-    })
+    }))
 }
 
 fn json_lines(text: &str) -> Vec<Value> {

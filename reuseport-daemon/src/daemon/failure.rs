@@ -155,6 +155,15 @@ pub(super) fn bad_parameter(what: &str, why: &dyn Error) -> Failure {
     })
 }
 
+/// The new instance is gone, and its connections with it.
+pub(super) fn target_ended(to: &str) -> Failure {
+    failed(
+        "target-ended",
+        &format!("{to} has ended during the migration, and there was no going back"),
+        Some("`reuseportctl status` says who serves now"),
+    )
+}
+
 /// The service has moved, and its old listeners are still there.
 pub(super) fn not_retired(to: &str, trouble: &str) -> Failure {
     failed(

@@ -156,12 +156,15 @@ impl Run {
         let Some(replier) = self.replier else {
             return;
         };
-        replier.finish(match self.trouble {
-            None => Ok(Reply::Migration(Box::new(MigrationReply {
-                progress: None,
-                result: Some(result),
-            }))),
-            Some(trouble) => Err(failure::not_retired(&result.to, &trouble)),
+        replier.finish(match (end, self.trouble) {
+            (End::Failed, _) => Err(failure::target_ended(&result.to)),
+            (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
+            (End::Done | End::RolledBack | End::TimedOut, None) => {
+                Ok(Reply::Migration(Box::new(MigrationReply {
+                    progress: None,
+                    result: Some(result),
+                })))
+            }
         });
     }
 
@@ -188,6 +191,7 @@ impl Run {
                 End::Done => "done",
                 End::RolledBack => "rolled_back",
                 End::TimedOut => "timed_out",
+                End::Failed => "failed",
             }
             .to_owned(),
             switch_us: self.switch.map_or(0, |(_, took)| micros(took)),

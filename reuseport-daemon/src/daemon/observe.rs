@@ -134,12 +134,13 @@ impl Watched {
     }
 
     fn reading(&self) -> Result<Seen, ObserveError> {
-        let open = if self.open.is_empty() {
-            HashSet::new()
-        } else {
-            let now = self.handshakes()?;
-            self.open.intersection(&now).copied().collect()
-        };
+        let mut open = HashSet::new();
+        let diag = self.netns.enter(SockDiag::open)??;
+        for handshake in self.open.iter() {
+            if diag.is_half_open(handshake)? {
+                open.insert(*handshake);
+            }
+        }
         let queued = self.queued()?;
         Ok(Seen::Reading { open, queued })
     }

@@ -71,6 +71,14 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
+    /// Its listener was shut down when it was retired, and nothing could be steered at it.
+    #[error("instance {label} has no listener on {address}")]
+    NoListener {
+        /// The instance.
+        label: Label,
+        /// The service's address.
+        address: Address,
+    },
     /// What serves cannot be forgotten.
     #[error("instance {0} serves")]
     InstanceServes(Label),
@@ -80,9 +88,15 @@ pub enum Refusal {
     /// No migration is under way, so there is nothing to go back from.
     #[error("no migration of service {0} is under way")]
     NothingToRollBack(ServiceName),
+    /// Whoever served before the migration has ended.
+    #[error("no instance is left that service {0} could go back to")]
+    OriginGone(ServiceName),
     /// The old listeners are being retired.
     #[error("the old listeners of service {0} are retired already")]
     Retired(ServiceName),
+    /// Every number that an instance could get has been given.
+    #[error("service {0} has had as many instances as it can number")]
+    GenerationsSpent(ServiceName),
     /// The group's map is full.
     #[error("{address} has {free} free slots of {slots}, and {need} listeners want one")]
     SlotsFull {
@@ -198,10 +212,13 @@ impl Refusal {
             Self::LabelTaken { .. } => "label-taken",
             Self::LabelDiffers { .. } => "label-differs",
             Self::InstanceGone(_) => "instance-gone",
+            Self::NoListener { .. } => "no-listener",
             Self::InstanceServes(_) => "instance-serves",
             Self::InstanceDrains(_) => "instance-drains",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
+            Self::OriginGone(_) => "origin-gone",
             Self::Retired(_) => "retired",
+            Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
             Self::Target => "target",
@@ -218,6 +235,9 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::GenerationsSpent(name) => Some(format!(
+                "`reuseportctl service remove {name}`, then add it again"
+            )),
             Self::UnknownService(name) => Some(format!(
                 "`reuseportctl service add {name} --listen ADDR` makes it"
             )),
@@ -231,6 +251,9 @@ impl Refusal {
                 Some(format!("`reuseportctl status {service}` lists them"))
             }
             Self::LabelTaken { .. } => Some("choose another --label".to_owned()),
+            Self::NoListener { .. } => {
+                Some("let it listen again and register it once more".to_owned())
+            }
             Self::InstanceServes(_) => {
                 Some("migrate the service to another instance first".to_owned())
             }
@@ -259,6 +282,7 @@ impl Refusal {
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)
+            | Self::OriginGone(_)
             | Self::InstanceDrains(_)
             | Self::NoProcess(_)
             | Self::NotPassed(_)

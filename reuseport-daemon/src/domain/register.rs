@@ -12,19 +12,23 @@ use super::{
 ///
 /// # Errors
 ///
-/// A refusal where the label or a listener belongs to another instance, where the slots do not
-/// suffice, or while a migration is under way.
+/// A refusal where the label or a listener belongs to another instance, where the process has ended,
+/// where the slots do not suffice, or while a migration is under way.
 pub fn register(
     service: &Service,
     process: ProcessId,
     label: Option<&Label>,
     listeners: &[Placed],
 ) -> Result<(Decision, Generation), Refusal> {
-    let known = service.find_process(process);
     let mut decision = Decision::unchanged(service);
     let next = &mut decision.next;
 
-    let generation = known.unwrap_or(Generation(service.newest.0.saturating_add(1)));
+    let known = service.find_process(process);
+    let generation = match known {
+        Some(generation) if service.lives(generation) => generation,
+        Some(gone) => return Err(Refusal::InstanceGone(service.label(gone))),
+        None => next_generation(service)?,
+    };
     let instance = match service.instances.get(&generation) {
         Some(known) => known.clone(),
         None => Instance {
@@ -58,16 +62,12 @@ pub fn register(
 
     if known.is_none() {
         next.newest = generation;
-        next.instances.insert(generation, instance.clone());
+        next.instances.insert(generation, instance);
         effects.push(Effect::RecordGeneration(generation));
-        effects.push(Effect::RecordInstance {
-            generation,
-            instance,
-        });
     }
     effects.append(&mut inserts);
     if next.in_state(InstanceState::Serving).next().is_none() {
-        effects.extend(steer::set_state(next, generation, InstanceState::Serving));
+        steer::set_state(next, generation, InstanceState::Serving);
         for gone in service.in_state(InstanceState::Gone) {
             effects.append(&mut steer::forget(next, gone));
         }
@@ -82,6 +82,15 @@ pub fn register(
             });
         }
     }
+    // Only now: killed before, the next start finds slots that belong to nobody and clears them. An
+    // instance whose record is there has all its listeners in place, and its groups a program.
+    let instance = next.instances[&generation].clone();
+    if service.instances.get(&generation) != Some(&instance) {
+        effects.push(Effect::RecordInstance {
+            generation,
+            instance,
+        });
+    }
     // Last, since what has been taken out of a slot cannot be put back.
     effects.append(&mut clears);
     decision.effects = effects;
@@ -92,17 +101,28 @@ pub fn register(
 ///
 /// # Errors
 ///
-/// A refusal while it serves, or while a migration moves away from it or to it.
+/// A refusal while it serves, or while a migration drains it. One that is left from a migration
+/// whose time ran out can be released: its listeners stay as they are, only nobody waits for them.
 pub fn release(service: &Service, label: &Label) -> Result<Decision, Refusal> {
     let generation = service.find(label)?;
     match service.instances[&generation].state {
         InstanceState::Serving => return Err(Refusal::InstanceServes(label.clone())),
-        InstanceState::Draining => return Err(Refusal::InstanceDrains(label.clone())),
-        InstanceState::Standby | InstanceState::Retired | InstanceState::Gone => {}
+        InstanceState::Draining if service.migration.is_some() => {
+            return Err(Refusal::InstanceDrains(label.clone()));
+        }
+        InstanceState::Standby
+        | InstanceState::Draining
+        | InstanceState::Retired
+        | InstanceState::Gone => {}
     }
     let mut decision = Decision::unchanged(service);
     decision.effects = steer::forget(&mut decision.next, generation);
     Ok(decision)
+}
+
+fn next_generation(service: &Service) -> Result<Generation, Refusal> {
+    let next = service.newest.0.checked_add(1).map(Generation);
+    next.ok_or_else(|| Refusal::GenerationsSpent(service.name().clone()))
 }
 
 fn check_label(service: &Service, generation: Generation, label: &Label) -> Result<(), Refusal> {

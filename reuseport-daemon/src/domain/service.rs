@@ -267,6 +267,23 @@ impl Service {
         })
     }
 
+    /// Whether an instance is known and, as far as is known, runs.
+    #[must_use]
+    pub fn lives(&self, generation: Generation) -> bool {
+        self.instances
+            .get(&generation)
+            .is_some_and(|it| it.state != InstanceState::Gone)
+    }
+
+    /// The first address at which an instance has no listener in a slot.
+    #[must_use]
+    pub fn uncovered(&self, generation: Generation) -> Option<&Address> {
+        self.groups
+            .iter()
+            .find(|group| group.slots_of(generation).is_empty())
+            .map(|group| &group.address)
+    }
+
     /// The label of an instance; one that is unknown goes by its number.
     #[must_use]
     pub fn label(&self, generation: Generation) -> Label {

@@ -56,23 +56,6 @@ pub(super) fn set_state(
     })
 }
 
-/// Empties the slots that belong to no instance.
-pub(super) fn clear_orphans(next: &mut Service) -> Vec<Effect> {
-    let mut owners: Vec<Generation> = next
-        .groups
-        .iter()
-        .flat_map(|group| group.slots.values())
-        .map(|listener| listener.generation)
-        .filter(|generation| !next.instances.contains_key(generation))
-        .collect();
-    owners.sort_unstable();
-    owners.dedup();
-    owners
-        .into_iter()
-        .flat_map(|generation| clear_slots(next, generation))
-        .collect()
-}
-
 /// Takes an instance's listeners out of their slots.
 pub(super) fn clear_slots(next: &mut Service, generation: Generation) -> Vec<Effect> {
     let mut effects = Vec::new();
@@ -85,11 +68,14 @@ pub(super) fn clear_slots(next: &mut Service, generation: Generation) -> Vec<Eff
     effects
 }
 
-/// Forgets an instance and empties its slots.
+/// Forgets an instance and empties its slots. The record goes first: it can be put back if the next
+/// effect fails, and slots without an instance are cleared at the next start. The other way round,
+/// an instance that lacks some of its listeners would pass for a whole one.
 pub(super) fn forget(next: &mut Service, generation: Generation) -> Vec<Effect> {
-    let mut effects = clear_slots(next, generation);
+    let mut effects = Vec::new();
     if next.instances.remove(&generation).is_some() {
         effects.push(Effect::ForgetInstance(generation));
     }
+    effects.append(&mut clear_slots(next, generation));
     effects
 }

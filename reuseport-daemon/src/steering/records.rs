@@ -196,7 +196,7 @@ pub(super) fn migration_record(migration: Option<&Migration>) -> MigrationRecord
 
 /// The migration that a record tells of. Draining starts over with a grace period and a snapshot:
 /// where it had come to is not written down, and starting over is always right. `from` is left
-/// empty, since the instances' states tell it.
+/// empty: the domain finds it from the instances' states.
 pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>, RecordError> {
     let phase = match record.phase {
         0 => return Ok(None),

@@ -23,7 +23,17 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
             let pause = SHORTEST_PAUSE;
             go_on(service, Phase::Handshakes { pause }, Wait::Snapshot)
         }
-        (Phase::Handshakes { .. } | Phase::Queues { .. } | Phase::Settling, _) if late => {
+        (
+            Phase::Queues { .. },
+            Observation::Reading {
+                handshakes: 0,
+                queued: 0,
+            },
+        ) => retire(&noted(service, seen)),
+        (Phase::Switched, Observation::Missed)
+        | (Phase::Handshakes { .. } | Phase::Settling | Phase::Queues { .. }, _)
+            if late =>
+        {
             end(&noted(service, seen), End::TimedOut)
         }
         (Phase::Handshakes { pause }, Observation::Reading { handshakes, .. }) => {
@@ -39,12 +49,12 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
             let after = Duration::ZERO;
             go_on(service, Phase::Queues { pause }, Wait::Reading { after })
         }
-        (Phase::Queues { pause }, Observation::Reading { queued, .. }) => {
+        (Phase::Queues { pause }, Observation::Reading { handshakes, .. }) => {
             let service = &noted(service, seen);
-            if queued == 0 {
-                retire(service)
-            } else {
+            if handshakes == 0 {
                 look_again(service, pause, |pause| Phase::Queues { pause })
+            } else {
+                look_again(service, pause, |pause| Phase::Handshakes { pause })
             }
         }
         (Phase::Switched | Phase::Settling, Observation::Missed) => {
@@ -56,6 +66,10 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
         (Phase::Handshakes { .. } | Phase::Queues { .. }, Observation::Missed) => {
             let after = Duration::ZERO;
             go_on(service, migration.phase, Wait::Reading { after })
+        }
+        (Phase::Retiring, Observation::Missed) => {
+            let wait = Wait::Retirement(migration.options.retire);
+            go_on(service, Phase::Retiring, wait)
         }
         (Phase::Retiring, Observation::Retired) => end(service, End::Done),
         // Nothing was waited for in these, or not this: an answer that came too late.

@@ -1,6 +1,6 @@
 //! The ends of a migration.
 
-use super::{End, Phase, Retire};
+use super::{End, Migration, Phase, Retire};
 use crate::domain::{Decision, Effect, Generation, InstanceState, Refusal, Service, steer};
 
 /// Decides to go back to the instances that served before.
@@ -17,10 +17,7 @@ pub fn roll_back(service: &Service) -> Result<Decision, Refusal> {
         return Err(Refusal::Retired(service.name().clone()));
     }
     if !migration.can_go_back(service) {
-        return Err(match migration.from.first() {
-            Some(gone) => Refusal::InstanceGone(service.label(*gone)),
-            None => Refusal::NothingToRollBack(service.name().clone()),
-        });
+        return Err(Refusal::OriginGone(service.name().clone()));
     }
     Ok(end(service, End::RolledBack))
 }
@@ -32,15 +29,17 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
     let Some(migration) = next.migration.take() else {
         return decision;
     };
+    let failed = !next.lives(migration.to);
     let mut effects = Vec::new();
     match how {
         End::Done => {
             let drained: Vec<Generation> = next.in_state(InstanceState::Draining).collect();
             for generation in drained {
-                effects.extend(steer::set_state(next, generation, InstanceState::Retired));
+                // The slots first: killed in between, the next start retires it again.
                 if migration.options.retire == Retire::Shutdown {
                     effects.append(&mut steer::clear_slots(next, generation));
                 }
+                effects.extend(steer::set_state(next, generation, InstanceState::Retired));
             }
         }
         End::RolledBack => {
@@ -48,8 +47,15 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
                 .from
                 .iter()
                 .copied()
-                .filter(|it| next.instances.contains_key(it))
+                .filter(|it| next.lives(*it))
                 .collect();
+            // As a migration that is only staged, it goes back if the daemon is killed meanwhile.
+            if migration.phase != Phase::Staged {
+                effects.push(Effect::RecordMigration(Some(Migration {
+                    phase: Phase::Staged,
+                    ..migration.clone()
+                })));
+            }
             effects.append(&mut steer::steer(next, &alive));
             for generation in alive {
                 effects.extend(steer::set_state(next, generation, InstanceState::Serving));
@@ -59,10 +65,14 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
                 effects.extend(steer::set_state(next, migration.to, InstanceState::Standby));
             }
         }
-        End::TimedOut => {}
+        End::TimedOut | End::Failed => {}
     }
     effects.push(Effect::RecordMigration(None));
     decision.effects = effects;
+    let how = match how {
+        End::Done | End::TimedOut if failed => End::Failed,
+        End::Done | End::TimedOut | End::RolledBack | End::Failed => how,
+    };
     decision.end = Some((migration, how));
     decision
 }

@@ -9,7 +9,10 @@
 //!                                    v                                            ^
 //!                               rolled back         the old instances end ────────┘
 //!
+//!   Queues ── a handshake after all ──> Handshakes
 //!   Handshakes, Settling, Queues ── deadline ──> timed out (the old instances keep draining)
+//!   any ── the new instance ends, nobody to go back to ──> failed
+//!   Switched ── deadline, no grace period to be had ──> timed out
 //! ```
 //!
 //! Handshakes, Settling and Queues together are what `status` calls draining. The order is the
@@ -71,8 +74,9 @@ pub enum Retire {
 /// A migration that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The instances to go back to: those that served, or that are still being drained after an
-    /// earlier migration whose time ran out. Everything in state draining is waited for.
+    /// The instances to go back to: those that served, or whoever is being drained still after an
+    /// earlier migration to the same instance whose time ran out. Everything in state draining is
+    /// waited for.
     pub from: Vec<Generation>,
     /// The instance that takes over.
     pub to: Generation,
@@ -87,9 +91,7 @@ pub struct Migration {
 impl Migration {
     /// Whether one of the instances to go back to is still there.
     fn can_go_back(&self, service: &Service) -> bool {
-        self.from
-            .iter()
-            .any(|it| service.instances.contains_key(it))
+        self.from.iter().any(|it| service.lives(*it))
     }
 }
 
@@ -176,4 +178,7 @@ pub enum End {
     RolledBack,
     /// The new instance serves; the old listeners were not empty when the time was up, and stay.
     TimedOut,
+    /// The new instance has ended, and it was too late to go back, or there was nobody to go back
+    /// to. Whoever else listened serves.
+    Failed,
 }

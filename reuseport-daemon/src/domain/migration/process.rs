@@ -1,7 +1,7 @@
 //! What a process's end means for its service.
 
-use super::{End, Phase, end::end};
-use crate::domain::{Decision, Generation, InstanceState, Service, steer};
+use super::{End, Phase, Retire, end::end};
+use crate::domain::{Decision, Effect, Generation, InstanceState, Service, steer};
 
 /// Decides what follows when an instance's process has ended. Its sockets are closed by then, and
 /// the kernel has emptied their slots.
@@ -10,58 +10,78 @@ pub fn process_ended(service: &Service, generation: Generation) -> Decision {
     let Some(instance) = service.instances.get(&generation) else {
         return Decision::unchanged(service);
     };
-    let served = instance.state == InstanceState::Serving;
     let mut decision = Decision::unchanged(service);
     let next = &mut decision.next;
-    if !served {
-        decision.effects = steer::forget(next, generation);
-        return settle(decision);
+    match instance.state {
+        InstanceState::Gone => return decision,
+        InstanceState::Serving => {
+            // One that is gone is kept for the operator to see. Keeping more would fill the map
+            // where instances stand by and fail in turn.
+            for earlier in service.in_state(InstanceState::Gone) {
+                decision.effects.append(&mut steer::forget(next, earlier));
+            }
+            let gone = steer::set_state(next, generation, InstanceState::Gone);
+            decision.effects.extend(gone);
+        }
+        InstanceState::Standby | InstanceState::Draining | InstanceState::Retired => {
+            next.instances.remove(&generation);
+            decision.effects.push(Effect::ForgetInstance(generation));
+        }
     }
-    decision.effects = steer::clear_slots(next, generation);
+    let mut decision = decision.then(mend);
+    // Last, so that no table names a slot without a record, and since it cannot be taken back.
+    let mut clears = steer::clear_slots(&mut decision.next, generation);
+    decision.effects.append(&mut clears);
     decision
-        .effects
-        .extend(steer::set_state(next, generation, InstanceState::Gone));
-    if let Some(migration) = &next.migration
+}
+
+/// Decides what a service needs after instances have ended, however far that had been seen to: a
+/// migration whose target is gone goes back; somebody serves; a migration with nothing left to drain
+/// is over.
+pub(super) fn mend(service: &Service) -> Decision {
+    if let Some(migration) = &service.migration
         && migration.phase != Phase::Retiring
-        && migration.can_go_back(next)
+        && !service.lives(migration.to)
+        && migration.can_go_back(service)
     {
-        return decision.then(|service| end(service, End::RolledBack));
+        return end(service, End::RolledBack);
     }
+    let mut decision = Decision::unchanged(service);
+    let next = &mut decision.next;
     if let Some(heir) = heir(next) {
-        decision
-            .effects
-            .extend(steer::set_state(next, heir, InstanceState::Serving));
+        let serving = steer::set_state(next, heir, InstanceState::Serving);
+        decision.effects.extend(serving);
     }
-    let mut steering = steer::steer_to_serving(next);
-    decision.effects.append(&mut steering);
-    settle(decision)
-}
-
-/// Who takes over from a serving instance that has ended: the newest that stands by, or else the
-/// newest that was moved away from and still listens, to which the kernel's hash would send
-/// connections anyway.
-fn heir(service: &Service) -> Option<Generation> {
-    if service.in_state(InstanceState::Serving).next().is_some() {
-        return None;
-    }
-    service
-        .in_state(InstanceState::Standby)
-        .next_back()
-        .or_else(|| service.in_state(InstanceState::Retired).next_back())
-        .or_else(|| service.in_state(InstanceState::Draining).next_back())
-}
-
-/// A migration whose old instances have all ended has nothing left to drain or to retire.
-fn settle(decision: Decision) -> Decision {
-    let waits_for_nobody = decision.next.migration.is_some()
-        && decision
-            .next
-            .in_state(InstanceState::Draining)
-            .next()
-            .is_none();
+    decision.effects.append(&mut steer::steer_to_serving(next));
+    let waits_for_nobody =
+        next.migration.is_some() && next.in_state(InstanceState::Draining).next().is_none();
     if waits_for_nobody {
         decision.then(|service| end(service, End::Done))
     } else {
         decision
     }
+}
+
+/// Who takes over where nobody serves: the newest that stands by, or else the newest that was moved
+/// away from, to which the kernel's hash would send connections anyway. Whoever it is must still
+/// listen, and not be about to be shut down.
+fn heir(service: &Service) -> Option<Generation> {
+    if service.in_state(InstanceState::Serving).next().is_some() {
+        return None;
+    }
+    let shutting_down = service.migration.as_ref().is_some_and(|migration| {
+        migration.phase == Phase::Retiring && migration.options.retire == Retire::Shutdown
+    });
+    [
+        InstanceState::Standby,
+        InstanceState::Retired,
+        InstanceState::Draining,
+    ]
+    .into_iter()
+    .filter(|state| !(shutting_down && *state == InstanceState::Draining))
+    .find_map(|state| {
+        service
+            .in_state(state)
+            .rfind(|it| service.uncovered(*it).is_none())
+    })
 }

@@ -20,20 +20,23 @@ pub enum Start {
 ///
 /// # Errors
 ///
-/// A refusal while another migration is under way, or where the instance is unknown or gone.
+/// A refusal while another migration is under way, or where the instance is unknown, is gone, or
+/// does not listen any more.
 pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start, Refusal> {
     service.check_idle()?;
     let to = service.find(to)?;
     if service.instances[&to].state == InstanceState::Gone {
         return Err(Refusal::InstanceGone(service.label(to)));
     }
-    let others = |state| service.in_state(state).filter(|it| *it != to).collect();
-    let mut from: Vec<Generation> = others(InstanceState::Serving);
+    if let Some(address) = service.uncovered(to) {
+        return Err(Refusal::NoListener {
+            label: service.label(to),
+            address: address.clone(),
+        });
+    }
+    let from = origin(service, to);
     if from.is_empty() && service.instances[&to].state == InstanceState::Serving {
-        from = others(InstanceState::Draining);
-        if from.is_empty() {
-            return Ok(Start::Unchanged);
-        }
+        return Ok(Start::Unchanged);
     }
 
     let mut decision = Decision::unchanged(service);
@@ -45,10 +48,14 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
         phase: Phase::Staged,
         tally: None,
     };
-    // Killed before the last of these, the next start finds Staged and goes back; after it, finds
-    // Switched and goes on.
-    let mut effects = vec![Effect::RecordMigration(Some(migration.clone()))];
-    effects.append(&mut steer::steer(next, &[to]));
+    let mut effects = Vec::new();
+    let mut switch = steer::steer(next, &[to]);
+    if !switch.is_empty() {
+        // Killed before the last of these, the next start finds Staged and goes back; after it,
+        // finds Switched and goes on. Without a table to flip there is nothing to go back from.
+        effects.push(Effect::RecordMigration(Some(migration.clone())));
+        effects.append(&mut switch);
+    }
     migration.phase = Phase::Switched;
     effects.push(Effect::RecordMigration(Some(migration.clone())));
     next.migration = Some(migration);
@@ -62,4 +69,16 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
     decision.effects = effects;
     decision.wait = Some(Wait::Grace);
     Ok(Start::Begin(Box::new(decision)))
+}
+
+/// Whom `to` takes over from, and whom a rollback goes back to: whoever serves, or else the newest of
+/// those that are still being drained, which is who served last.
+pub(super) fn origin(service: &Service, to: Generation) -> Vec<Generation> {
+    let others = |state| service.in_state(state).filter(move |it| *it != to);
+    let serving: Vec<Generation> = others(InstanceState::Serving).collect();
+    if serving.is_empty() {
+        let draining = others(InstanceState::Draining).next_back();
+        return draining.into_iter().collect();
+    }
+    serving
 }

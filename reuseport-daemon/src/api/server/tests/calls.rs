@@ -209,7 +209,9 @@ async fn progress_is_streamed_to_those_who_asked_for_more() {
             let reply = Reply::Migration(Box::new(progress(phase)));
             envelope.replier.progress(reply);
         }
-        envelope.replier.finish(Ok(Reply::Migration(Box::new(result()))));
+        envelope
+            .replier
+            .finish(Ok(Reply::Migration(Box::new(result()))));
     };
     let (replies, ()) = tokio::join!(asking, driving);
     assert_eq!(
@@ -256,7 +258,9 @@ async fn a_client_that_leaves_stops_nothing() {
         envelope.replier.progress(reply);
         tokio::task::yield_now().await;
     }
-    envelope.replier.finish(Ok(Reply::Migration(Box::new(result()))));
+    envelope
+        .replier
+        .finish(Ok(Reply::Migration(Box::new(result()))));
     let info = message(&json!({"method": "org.varlink.service.GetInfo"}));
     assert_eq!(raw(&fixture.path(), info, 1).await.len(), 1);
     fixture.stop().await;
