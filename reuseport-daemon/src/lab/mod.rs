@@ -2,6 +2,7 @@
 //! know nothing of reuseportd, and clients that account for every connection. The demo shows it and
 //! the tests rely on it.
 
+pub mod daemon;
 pub mod fixture;
 pub mod ledger;
 pub mod link;
