@@ -61,7 +61,7 @@ enum Command {
     Release(instance::ReleaseArgs),
     /// Show services, groups and instances
     Status(status::StatusArgs),
-    /// Show or set `net.ipv4.tcp_migrate_req`
+    /// Show or set whether the kernel itself moves connections of closing listeners
     #[command(subcommand)]
     MigrateReq(migrate_req::MigrateReqCommand),
     /// Look at everything that steering depends on
