@@ -29,7 +29,8 @@ pub(super) enum Failure {
 ///
 /// The reset leaves neither side in `TIME_WAIT`, so ports come free at once. It finds the server's
 /// end of the connection, closed or not, and so never looks for a listener: each connection makes
-/// exactly one run of a reuseport program.
+/// exactly one run of a reuseport program. Only a link that loses packets adds a few runs, for
+/// segments that are sent again to a connection that is gone by then.
 pub(super) fn exchange(
     target: SocketAddr,
     step_timeout: Duration,

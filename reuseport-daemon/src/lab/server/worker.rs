@@ -26,8 +26,9 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker that has run out of descriptors waits before it tries again.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 
-/// Connections that a level-triggered worker accepts before it looks at others.
-const LEVEL_BATCH: usize = 16;
+/// Connections that a worker accepts before it looks at those it has: under a steady stream of new
+/// ones it would never come to them.
+const BATCH: usize = 16;
 
 /// epoll data of the descriptor that wakes the worker; listeners have their place.
 const WAKE_TOKEN: u64 = FIRST_TOKEN - 1;
@@ -129,8 +130,9 @@ struct EventLoop {
     received: mpsc::Receiver<Message>,
     /// A listener keeps its place, which is its epoll data.
     listeners: Vec<Option<OwnedFd>>,
-    /// Listeners that could not accept for want of descriptors.
-    no_room: bool,
+    /// When to try all listeners again that epoll may have nothing more to say about: those that an
+    /// edge-triggered worker has not emptied, and those that had to wait for a descriptor.
+    retry: Option<Duration>,
     connections: Connections,
     counts: Counts,
     finish_by: Option<Instant>,
@@ -164,7 +166,7 @@ impl EventLoop {
             wake: Arc::clone(&inbox.wake),
             received,
             listeners: listeners.into_iter().map(Some).collect(),
-            no_room: false,
+            retry: None,
             connections: Connections::new(options.label),
             counts: Counts::default(),
             finish_by: None,
@@ -181,12 +183,12 @@ impl EventLoop {
                     Ok((events, _)) => events,
                     Err(_) => &[],
                 };
+            let retry = self.retry.take();
             for event in events {
                 self.handle(event.data.u64());
             }
-            if self.no_room {
-                self.no_room = false;
-                self.accept_everywhere();
+            if retry.is_some() {
+                self.accept_everywhere(BATCH);
             }
         }
         self.counts.unanswered_at_end += self.connections.unanswered() as u64;
@@ -204,8 +206,7 @@ impl EventLoop {
         let until_finish = self
             .finish_by
             .map(|by| by.saturating_duration_since(Instant::now()));
-        let pause = self.no_room.then_some(NO_ROOM_PAUSE);
-        let shortest = until_finish.into_iter().chain(pause).min()?;
+        let shortest = until_finish.into_iter().chain(self.retry).min()?;
         Timespec::try_from(shortest).ok()
     }
 
@@ -218,8 +219,7 @@ impl EventLoop {
                 self.obey(message);
             }
         } else if let Ok(place) = usize::try_from(token) {
-            let most = if self.edge { usize::MAX } else { LEVEL_BATCH };
-            self.accept(place, most);
+            self.accept(place, BATCH);
         }
     }
 
@@ -243,10 +243,11 @@ impl EventLoop {
         match stop {
             Stop::Close => self.listeners.clear(),
             Stop::DrainClose => {
-                self.accept_everywhere();
+                self.accept_everywhere(usize::MAX);
                 self.listeners.clear();
             }
             Stop::Linger => {
+                self.retry = None;
                 for listener in self.listeners.iter().flatten() {
                     // It was added at the start, or has been lost since.
                     let _ = epoll::delete(&self.epoll, listener);
@@ -255,9 +256,9 @@ impl EventLoop {
         }
     }
 
-    fn accept_everywhere(&mut self) {
+    fn accept_everywhere(&mut self, most: usize) {
         for place in 0..self.listeners.len() {
-            self.accept(place, usize::MAX);
+            self.accept(place, most);
         }
     }
 
@@ -275,7 +276,7 @@ impl EventLoop {
                 Accepted::Next => self.counts.accept_errors += 1,
                 Accepted::NoRoom => {
                     self.counts.accept_errors += 1;
-                    self.no_room = true;
+                    self.retry = Some(NO_ROOM_PAUSE);
                     return;
                 }
                 Accepted::Closed => {
@@ -285,6 +286,9 @@ impl EventLoop {
                     return;
                 }
             }
+        }
+        if self.edge {
+            self.retry = Some(Duration::ZERO);
         }
     }
 }
