@@ -15,6 +15,8 @@ mod register;
 mod service;
 mod steer;
 mod table;
+#[cfg(test)]
+mod testing;
 
 pub use address::{Address, AddressError};
 pub use candidate::{Found, Placed, of_passed, of_process, unfit};

@@ -207,3 +207,6 @@ fn place(
     }
     Ok((inserts, clears))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ mod end;
 mod process;
 mod resume;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

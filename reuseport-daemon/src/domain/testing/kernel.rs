@@ -1,0 +1,270 @@
+//! As much of the kernel as decisions change: records, slots, tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reuseport_common::{FIRST_SLOT, PARKING_SLOT, SteeringTable};
+
+use crate::domain::{
+    Decision, Definition, Effect, Generation, Instance, InstanceState, Listener, Migration, Phase,
+    Service, Slot, SocketCookie, TableCopy, named,
+};
+
+/// What an effect is performed on, and what outlives the daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    definition: Definition,
+    pub(crate) newest: Generation,
+    pub(crate) groups: Vec<KernelGroup>,
+    pub(crate) instances: BTreeMap<Generation, Instance>,
+    pub(crate) migration: Option<Migration>,
+    /// Listeners that some process has open.
+    pub(crate) open: BTreeSet<SocketCookie>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct KernelGroup {
+    pub(crate) records: BTreeMap<Slot, Listener>,
+    /// The `SOCKARRAY`.
+    sockets: BTreeMap<Slot, SocketCookie>,
+    tables: [Table; 2],
+    pub(crate) active: TableCopy,
+    pub(crate) attached: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Table {
+    content: Box<SteeringTable>,
+    /// The slots that it names, which is looked at after every effect.
+    named: Vec<Slot>,
+}
+
+impl Table {
+    fn new(content: Box<SteeringTable>) -> Self {
+        let named = named(&content);
+        Self { content, named }
+    }
+}
+
+impl Kernel {
+    pub(crate) fn new(definition: Definition) -> Self {
+        let group = KernelGroup {
+            records: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            tables: [(); 2].map(|()| Table::new(Box::new(SteeringTable::EMPTY))),
+            active: TableCopy::First,
+            attached: false,
+        };
+        Self {
+            newest: Generation(0),
+            groups: vec![group; definition.addresses.len()],
+            definition,
+            instances: BTreeMap::new(),
+            migration: None,
+            open: BTreeSet::new(),
+        }
+    }
+
+    /// Performs an effect as the driver would.
+    pub(crate) fn perform(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Insert {
+                group,
+                slot,
+                listener,
+            } => {
+                assert!((FIRST_SLOT..self.definition.slots).contains(&u32::from(slot.0)));
+                assert!(self.open.contains(&listener.cookie), "only what listens");
+                let group = &mut self.groups[*group];
+                let twice = group.sockets.values().any(|it| *it == listener.cookie);
+                assert!(!twice, "one socket, one slot");
+                assert_eq!(group.records.insert(*slot, *listener), None);
+                assert_eq!(group.sockets.insert(*slot, listener.cookie), None);
+            }
+            Effect::Clear { group, slot } => {
+                let group = &mut self.groups[*group];
+                group.records.remove(slot);
+                group.sockets.remove(slot);
+            }
+            Effect::RecordInstance {
+                generation,
+                instance,
+            } => {
+                self.instances.insert(*generation, instance.clone());
+            }
+            Effect::ForgetInstance(generation) => {
+                self.instances.remove(generation);
+            }
+            Effect::RecordGeneration(newest) => self.newest = *newest,
+            Effect::RecordMigration(migration) => {
+                self.migration = migration.as_ref().map(as_recorded);
+            }
+            Effect::WriteTable { group, copy, table } => {
+                let group = &mut self.groups[*group];
+                assert_ne!(group.active, *copy, "the active table is never written");
+                group.tables[copy.index() as usize] = Table::new(table.clone());
+            }
+            Effect::Flip { group, copy } => self.groups[*group].active = *copy,
+            Effect::Attach { group, cookie } => {
+                assert!(self.open.contains(cookie));
+                self.groups[*group].attached = true;
+            }
+        }
+    }
+
+    /// Closes listeners, which empties their slots.
+    pub(crate) fn close(&mut self, cookies: &[SocketCookie]) {
+        for cookie in cookies {
+            self.open.remove(cookie);
+            for group in &mut self.groups {
+                group.sockets.retain(|_, it| it != cookie);
+            }
+        }
+    }
+
+    /// The service as a daemon that starts now finds it.
+    pub(crate) fn load(&self) -> Service {
+        let mut service = Service::new(self.definition.clone());
+        service.newest = self.newest;
+        service.instances = self.instances.clone();
+        service.migration = self.migration.clone();
+        for (group, kernel) in service.groups.iter_mut().zip(&self.groups) {
+            group.slots = kernel.records.clone();
+            group.active = kernel.active;
+            group.table = kernel.active_table().content.clone();
+        }
+        service
+    }
+
+    /// Asserts that a service is what has been written down.
+    pub(crate) fn assert_agrees(&self, service: &Service) {
+        let mut expected = service.clone();
+        expected.migration = expected.migration.as_ref().map(as_recorded);
+        let found = self.load();
+        // Tables are too long to print.
+        for (index, (expected, found)) in expected.groups.iter().zip(&found.groups).enumerate() {
+            assert!(
+                expected.active == found.active && expected.table == found.table,
+                "the table of group {index} is not the expected one"
+            );
+        }
+        assert!(expected == found, "{expected:?}\nis not\n{found:?}");
+    }
+
+    /// Asserts what must hold whenever a packet may come, which is always: what the active tables
+    /// name is on record, in its slot, and an instance that may be steered at.
+    pub(crate) fn assert_steers_only_at(&self, allowed: impl Fn(Generation) -> bool) {
+        for group in &self.groups {
+            for slot in &group.active_table().named {
+                let listener = group.records.get(slot).expect("a named slot is on record");
+                if self.open.contains(&listener.cookie) {
+                    let socket = group.sockets.get(slot);
+                    assert_eq!(
+                        socket,
+                        Some(&listener.cookie),
+                        "a named slot has its listener"
+                    );
+                }
+                let generation = listener.generation;
+                assert!(allowed(generation), "steered at generation {generation}");
+            }
+        }
+    }
+
+    /// Asserts that taking back `done`, the effects performed on `before`, leads back to it.
+    pub(crate) fn assert_undone(mut self, done: &[Effect], before: &Self, service: &Service) {
+        let mut expected = before.clone();
+        let cleared = done.iter().filter(|it| matches!(it, Effect::Clear { .. }));
+        // Nothing that follows a clear may fail, so that it need not be taken back.
+        cleared.for_each(|it| expected.perform(it));
+        for effect in done.iter().rev().filter_map(|it| it.undo(service)) {
+            self.perform(&effect);
+        }
+        self.assert_agrees(&expected.load());
+        for (left, right) in self.groups.iter().zip(&expected.groups) {
+            assert_eq!(left.sockets, right.sockets);
+        }
+    }
+}
+
+impl KernelGroup {
+    fn active_table(&self) -> &Table {
+        &self.tables[self.active.index() as usize]
+    }
+
+    /// How many buckets go to each slot.
+    pub(crate) fn shares(&self) -> BTreeMap<Slot, usize> {
+        let mut shares = BTreeMap::new();
+        for slot in &self.active_table().content.slots {
+            *shares.entry(Slot(*slot)).or_default() += 1;
+        }
+        shares
+    }
+
+    /// Whether everything goes to the parking slot.
+    pub(crate) fn is_parked(&self) -> bool {
+        let parked = PARKING_SLOT as usize;
+        self.active_table().named.is_empty()
+            && usize::from(self.active_table().content.slots[0]) == parked
+    }
+}
+
+/// What a record keeps of a migration.
+fn as_recorded(migration: &Migration) -> Migration {
+    Migration {
+        from: Vec::new(),
+        phase: match migration.phase {
+            Phase::Staged => Phase::Staged,
+            Phase::Switched | Phase::Handshakes { .. } | Phase::Settling | Phase::Queues { .. } => {
+                Phase::Switched
+            }
+            Phase::Retiring => Phase::Retiring,
+        },
+        tally: None,
+        ..migration.clone()
+    }
+}
+
+/// Asserts the order of a decision's effects.
+pub(crate) fn assert_in_order(decision: &Decision) {
+    let at = |wanted: &dyn Fn(&Effect) -> bool| -> Vec<usize> {
+        let all = decision.effects.iter().enumerate();
+        all.filter(|(_, effect)| wanted(effect))
+            .map(|(index, _)| index)
+            .collect()
+    };
+    let recorded = |phase: Phase| {
+        at(&|it| matches!(it, Effect::RecordMigration(Some(migration)) if migration.phase == phase))
+    };
+    let writes = at(&|it| matches!(it, Effect::WriteTable { .. }));
+    let flips = at(&|it| matches!(it, Effect::Flip { .. }));
+    assert_eq!(writes.len(), flips.len());
+    assert!(
+        writes.last() < flips.first() || writes.is_empty(),
+        "all tables, then all words"
+    );
+    for staged in recorded(Phase::Staged) {
+        assert!(
+            writes.iter().all(|write| staged < *write),
+            "staged before any table"
+        );
+    }
+    for switched in recorded(Phase::Switched) {
+        assert!(
+            flips.iter().all(|flip| *flip < switched),
+            "switched after every word"
+        );
+        let staged = recorded(Phase::Staged);
+        assert_eq!(
+            staged.is_empty(),
+            flips.is_empty(),
+            "what flips is staged first"
+        );
+    }
+    let clears = at(&|it| matches!(it, Effect::Clear { .. }));
+    assert!(
+        clears.first() > flips.last() || clears.is_empty(),
+        "no slot is emptied while a table may name it"
+    );
+    let serving = decision.next.in_state(InstanceState::Serving).count();
+    assert!(serving <= 1, "{serving} instances serve");
+}
