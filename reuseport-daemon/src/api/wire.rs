@@ -129,10 +129,6 @@ pub struct MigrateReq {
 }
 
 /// A reply, before it is written. Each serialises to its own fields only.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one per call, and it is moved a few times"
-)]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Reply {

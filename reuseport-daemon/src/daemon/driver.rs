@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::{
     failure::PerformError,
     inspect::{Inspection, Look},
-    managed::{Managed, Performed},
+    managed::{Managed, Performed, Sockets},
     migration_run::Run,
     observe::{self, Seen},
 };
@@ -191,7 +191,7 @@ impl Driver {
         let Some(managed) = self.services.get_mut(name) else {
             return Ok(());
         };
-        let performed = managed.perform(&decision, &Default::default(), &self.events)?;
+        let performed = managed.perform(&decision, &Sockets::new(), &self.events)?;
         self.commit(name, decision, &performed);
         Ok(())
     }
@@ -239,12 +239,12 @@ impl Driver {
         let Some(run) = &mut managed.run else {
             return;
         };
-        let (id, open) = (run.id, run.open.clone());
+        let (id, open) = (run.id, Arc::clone(&run.open));
         if matches!(wait, Wait::Retirement(_)) {
             run.drained = Some(Instant::now());
         }
         let watched = observe::Watched::of(managed, open);
-        let (grace, events, service) = (self.grace.clone(), self.events.clone(), name.clone());
+        let (grace, events, service) = (self.grace, self.events.clone(), name.clone());
         tokio::spawn(async move {
             let seen = observe::observe(wait, watched, grace).await;
             // An error means that the daemon is stopping.

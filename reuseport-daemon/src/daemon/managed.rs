@@ -193,22 +193,20 @@ impl Watch {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         // A pidfd becomes readable when its process ends; one that cannot be opened has ended.
-        let pidfd = process.ok().map(|it| readiness::readable(it.into()));
-        match pidfd {
-            Some(Ok(pidfd)) => {
-                let task = tokio::spawn(async move {
-                    // An error would come from epoll itself; the process counts as ended then, as
-                    // it could not be watched any more.
-                    let _ = pidfd.readable().await;
-                    let _ = events.send(exited);
-                });
-                Self(Some(task.abort_handle()))
-            }
-            Some(Err(_)) | None => {
-                let _ = events.send(exited);
-                Self(None)
-            }
-        }
+        let pidfd = process
+            .ok()
+            .and_then(|it| readiness::readable(it.into()).ok());
+        let Some(pidfd) = pidfd else {
+            let _ = events.send(exited);
+            return Self(None);
+        };
+        let task = tokio::spawn(async move {
+            // An error would come from epoll itself; the process counts as ended then, as it could
+            // not be watched any more.
+            let _ = pidfd.readable().await;
+            let _ = events.send(exited);
+        });
+        Self(Some(task.abort_handle()))
     }
 }
 

@@ -132,20 +132,20 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
 
     let (calls, mailbox) = mpsc::channel(MAILBOX);
-    let (served, server_ended) = tokio::sync::oneshot::channel::<()>();
+    let (until_ended, ended) = tokio::sync::oneshot::channel::<()>();
     let stop = stop_signal().map_err(RunError::Signals)?;
     let serve = async {
         let result = server.run(calls, stop).await;
-        drop(served);
+        drop(until_ended);
         result
     };
     notify(&[NotifyState::Ready]);
     info!(socket = %options.socket.display(), services = driver.services.len(), "ready");
-    let ended = async {
+    let until_served = async {
         // Dropped, not sent: either way the server has ended, and has had its answers.
-        let _ = server_ended.await;
+        let _ = ended.await;
     };
-    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, ended));
+    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, until_served));
     notify(&[NotifyState::Stopping]);
     info!("stopped; steering goes on as it is");
     Ok(result?)

@@ -14,6 +14,7 @@ use crate::{
         driver::Driver,
         failure::{self, bad_parameter},
         inspect::Look,
+        managed::Sockets,
         migration_run::{Counters, Run},
     },
     domain::{
@@ -135,7 +136,7 @@ impl Driver {
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
-        match managed.perform(&decision, &Default::default(), &events) {
+        match managed.perform(&decision, &Sockets::new(), &events) {
             Ok(performed) => {
                 managed.run = Some(run);
                 info!(service = %name, "migration begun");
