@@ -3,3 +3,4 @@
 
 pub mod nginx;
 pub mod stage;
+pub mod wait;

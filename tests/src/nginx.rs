@@ -4,15 +4,9 @@
 //! every worker inherits them all and polls its own: a listener closes when the last of them closes
 //! it, not when its worker ends.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, process::Command};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
     domain::Address,
     lab::{process::Process, wire::Tag},
@@ -21,10 +15,7 @@ use reuseport_daemon::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
-use crate::stage::DEADLINE;
-
-/// How often it is looked whether nginx has come as far as it should.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+use crate::{stage::DEADLINE, wait};
 
 /// What an nginx is to be.
 #[derive(Clone, Debug)]
@@ -109,7 +100,7 @@ impl Nginx {
         fs::write(file, configuration(&self.options))?;
         let before = self.workers()?;
         self.signal(Signal::HUP)?;
-        wait_until("replace its workers", || {
+        wait::until("other workers", || {
             let now = self.workers()?;
             Ok(now.len() == workers && now.is_disjoint(&before))
         })
@@ -125,7 +116,7 @@ impl Nginx {
         self.hold_workers()?;
         let master = held::Process::open(self.pid())?;
         self.signal(Signal::KILL)?;
-        wait_until("end", || Ok(master.has_exited()))
+        wait::until("the master's end", || Ok(master.has_exited()))
     }
 
     /// Waits for it to end by itself, which it does after its last worker.
@@ -160,7 +151,7 @@ impl Nginx {
         let master = held::Process::open(self.pid())?;
         let diag = netns.enter(SockDiag::open)??;
         let expected = self.options.workers * self.options.listen.len();
-        wait_until("listen", || {
+        wait::until("listeners", || {
             ensure!(!master.has_exited(), "it has exited");
             let ours: BTreeSet<u32> = master
                 .open_sockets()?
@@ -257,15 +248,4 @@ fn listen_directive(address: &Address) -> String {
     };
     let socket = address.socket;
     format!("        listen {socket}{v6} reuseport backlog=4096;\n")
-}
-
-fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + DEADLINE;
-    while !reached()? {
-        if Instant::now() >= end {
-            bail!("nginx did not {what} within {DEADLINE:?}");
-        }
-        thread::sleep(LOOK_EVERY);
-    }
-    Ok(())
 }

@@ -28,6 +28,11 @@ fn main() -> ExitCode {
         ),
         trial("nginx::reload", nginx::reload),
         trial("nginx::keep_sessions", nginx::keep_sessions),
+        trial("nginx::master_killed", nginx::master_killed),
+        trial(
+            "nginx::reload_with_a_worker_less",
+            nginx::reload_with_a_worker_less,
+        ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

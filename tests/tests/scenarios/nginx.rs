@@ -4,15 +4,21 @@
 use std::{
     collections::BTreeSet,
     io::{self, Write},
+    net::SocketAddr,
     ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::wire::{InstanceStatus, Migrate, MigrationResult, Outcomes},
+    api::wire::{InstanceStatus, Migrate, MigrationResult, OutcomeCounts, Outcomes},
     lab::{
         ledger::Mark,
+        link::{Direction, Segment, Verdict},
         load::{Load, LoadOptions, Protocol, Report},
         wire::Tag,
         world::World,
@@ -21,6 +27,7 @@ use reuseport_daemon::{
 use reuseport_tests::{
     nginx::{Nginx, Options},
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
+    wait,
 };
 use rustix::process::Signal;
 
@@ -73,6 +80,7 @@ pub(crate) fn blue_green_without() -> Result<()> {
 /// the new master; the old one ends by itself; the program has run exactly once for each.
 fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Result<()> {
     let stage = Stage::set(far_away()?, listen)?;
+    let resets = Resets::counted(&stage.world)?;
     let mut serving = instance(&stage, "v0", listen)?;
     let load = churn(&stage.world, reach)?;
     let mut spans = Vec::new();
@@ -94,7 +102,8 @@ fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Re
         &report,
         &format!(", {handshakes} handshakes waited for, slowest drain {slowest_drain} ms"),
     );
-    check(&stage, &report, &spans)
+    check(&report, &spans)?;
+    check_outcomes(&stage, &resets, report.connections.begun())
 }
 
 /// A reload replaces the workers and keeps the listeners, which the workers inherit: the daemon has
@@ -102,6 +111,7 @@ fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Re
 pub(crate) fn reload() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
+    let resets = Resets::counted(&stage.world)?;
     let mut nginx = instance(&stage, "v0", &listen)?;
     let cookies = cookies(&stage, "v0")?;
     let load = churn(&stage.world, Reach::V4)?;
@@ -113,7 +123,8 @@ pub(crate) fn reload() -> Result<()> {
     tell(&format!("reload: {RELOADS} reloads"), &report, "");
     let after = self::cookies(&stage, "v0")?;
     ensure!(after == cookies, "{after:?} instead of {cookies:?}");
-    check(&stage, &report, &[])
+    check(&report, &[])?;
+    check_outcomes(&stage, &resets, report.connections.begun())
 }
 
 /// The old masters stay, and so do their sessions: each is answered by the master that accepted it
@@ -121,6 +132,7 @@ pub(crate) fn reload() -> Result<()> {
 pub(crate) fn keep_sessions() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
+    let resets = Resets::counted(&stage.world)?;
     let first = instance(&stage, "v0", &listen)?;
     let sessions = Load::start(
         stage.world.client(),
@@ -143,8 +155,9 @@ pub(crate) fn keep_sessions() -> Result<()> {
         ensure!(sessions.advances_by(2 * every_one, DEADLINE), "sessions");
         spans.push((switched..load.mark(), tag(label)));
     }
-    let held = status_of(&stage, "v0")?.sessions;
-    ensure!(held == every_one, "the status tells of {held} sessions");
+    wait::until("a status with all sessions", || {
+        Ok(status_of(&stage, "v0")?.sessions == every_one)
+    })?;
     let spoken = sessions.stop()?.sessions;
     first.signal(Signal::QUIT)?;
     first.exited()?;
@@ -162,29 +175,148 @@ pub(crate) fn keep_sessions() -> Result<()> {
     spoken.check_complete()?;
     let speakers = spoken.by_label();
     ensure!(speakers.keys().eq([&tag("v0")]), "{speakers:?}");
-    check(&stage, &report, &spans)
+    check(&report, &spans)?;
+    check_outcomes(&stage, &resets, report.connections.begun() + every_one)
 }
 
-/// Nothing lost; each span answered by its label alone; and the program chose a listener by its
-/// table for every connection.
-fn check(stage: &Stage, report: &Report, spans: &[(Range<Mark>, Tag)]) -> Result<()> {
+/// The serving master is killed. Its workers, and with them its listeners, are still there: the
+/// daemon takes leave of the instance, and the kernel's hash takes over until the next one
+/// registers. Nothing is lost with that, since nobody closes anything.
+pub(crate) fn master_killed() -> Result<()> {
+    let listen = [any_v4()];
+    let stage = Stage::set(far_away()?, &listen)?;
+    let resets = Resets::counted(&stage.world)?;
+    let mut first = instance(&stage, "v0", &listen)?;
+    let load = churn(&stage.world, Reach::V4)?;
+    first.kill_master()?;
+    wait::until("an instance that is gone", || {
+        Ok(status_of(&stage, "v0")?.state == "gone")
+    })?;
+    go_on(&load)?;
+    let second = instance(&stage, "v1", &listen)?;
+    let serving = status_of(&stage, "v1")?.state;
+    ensure!(serving == "serving", "v1 is {serving}");
+    let registered = load.mark();
+    go_on(&load)?;
+    // Nothing of the first's is under way any more.
+    drop(first);
+    go_on(&load)?;
+    let span = registered..load.mark();
+    let report = load.stop()?;
+    drop(second);
+    let outcomes = outcomes(&stage, &resets)?;
+    let by_kernel = outcomes.new.kernel;
+    let more = format!(", {by_kernel} by the kernel's hash");
+    tell("master killed", &report, &more);
+    check(&report, &[(span, tag("v1"))])?;
+    let mut expected = Outcomes::default();
+    expected.new.selected = resets.count() - by_kernel;
+    expected.new.kernel = by_kernel;
+    ensure!(by_kernel > 0, "the table was followed all the time");
+    ensure!(outcomes == expected, "{outcomes:?}, not {expected:?}");
+    Ok(())
+}
+
+/// A reload with a worker less closes that worker's listener, with whatever it has. The program
+/// moves its connections to the other one, by the neighbours in the table.
+pub(crate) fn reload_with_a_worker_less() -> Result<()> {
+    let listen = [any_v4()];
+    let stage = Stage::set(far_away()?, &listen)?;
+    let resets = Resets::counted(&stage.world)?;
+    let mut nginx = instance(&stage, "v0", &listen)?;
+    let load = churn(&stage.world, Reach::V4)?;
+    nginx.reload(WORKERS - 1)?;
+    go_on(&load)?;
+    let report = load.stop()?;
+    let outcomes = outcomes(&stage, &resets)?;
+    tell("a worker less", &report, &format!(", {outcomes:?}"));
+    check(&report, &[])?;
+    Ok(())
+}
+
+/// Nothing lost, and each span answered by its label alone.
+fn check(report: &Report, spans: &[(Range<Mark>, Tag)]) -> Result<()> {
     let ledger = &report.connections;
     ledger.check_complete()?;
     for (span, expected) in spans {
         let answered = ledger.check_within(span.clone(), *expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
-    let mut outcomes = Vec::new();
-    for group in stage.status()?.groups {
-        let mut all_selected = Outcomes::default();
-        all_selected.new.selected = group.outcomes.new.selected;
-        ensure!(group.outcomes == all_selected, "{:?}", group.outcomes);
-        ensure!(all_selected.new.selected > 0, "nobody at {}", group.listen);
-        outcomes.push(all_selected.new.selected);
-    }
-    let (runs, begun) = (outcomes.iter().sum::<u64>(), ledger.begun());
-    ensure!(runs == begun, "{runs} runs for {begun} connections");
     Ok(())
+}
+
+/// The program chose a listener by its table, and did so once for every connection.
+fn check_outcomes(stage: &Stage, resets: &Resets, connections: u64) -> Result<()> {
+    let outcomes = outcomes(stage, resets)?;
+    let mut expected = Outcomes::default();
+    expected.new.selected = resets.count();
+    ensure!(outcomes == expected, "{outcomes:?}, not {expected:?}");
+    ensure!(outcomes.new.selected >= connections, "{outcomes:?}");
+    Ok(())
+}
+
+/// Counts the resets that clients send.
+///
+/// A client ends each connection with one. It sends another for every segment that reaches it
+/// after that: one that the server has sent again, since the answer to the first was late on a busy
+/// machine, or its own end of a session. The server's socket is gone by the time this other reset
+/// arrives, so the kernel looks for a listener, and the program runs as it does for a SYN. Nothing
+/// comes of it. So there are exactly as many runs as resets.
+struct Resets(Arc<AtomicU64>);
+
+impl Resets {
+    fn counted(world: &World) -> Result<Self> {
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Self(Arc::clone(&count));
+        let filter = move |direction, packet: &[u8]| {
+            let reset = Segment::parse(packet).is_some_and(|it| it.is_reset());
+            if direction == Direction::ToServer && reset {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Verdict::Pass
+        };
+        let link = world.link().context("a link")?;
+        link.set_filter(Box::new(filter));
+        Ok(counted)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The outcomes of all groups together, once the last packet has arrived. There is a run for every
+/// reset then.
+fn outcomes(stage: &Stage, resets: &Resets) -> Result<Outcomes> {
+    let mut total = Outcomes::default();
+    let accounted = wait::until("as many runs as resets", || {
+        total = sum_of_groups(stage)?;
+        let OutcomeCounts {
+            selected,
+            probed,
+            parked,
+            kernel,
+        } = total.new;
+        Ok(selected + probed + parked + kernel == resets.count())
+    });
+    accounted.with_context(|| format!("{total:?} for {} resets", resets.count()))?;
+    Ok(total)
+}
+
+/// Those of all groups together, each of which had its share.
+fn sum_of_groups(stage: &Stage) -> Result<Outcomes> {
+    let mut total = Outcomes::default();
+    for group in stage.status()?.groups {
+        let Outcomes { new, migrating } = group.outcomes;
+        ensure!(new.selected > 0, "nobody came to {}", group.listen);
+        for (sum, counts) in [(&mut total.new, new), (&mut total.migrating, migrating)] {
+            sum.selected += counts.selected;
+            sum.probed += counts.probed;
+            sum.parked += counts.parked;
+            sum.kernel += counts.kernel;
+        }
+    }
+    Ok(total)
 }
 
 /// The addresses at which clients try a service.
@@ -196,7 +328,7 @@ enum Reach {
 }
 
 impl Reach {
-    fn targets(self, world: &World) -> Vec<std::net::SocketAddr> {
+    fn targets(self, world: &World) -> Vec<SocketAddr> {
         match self {
             Self::V4 => vec![world.v4(PORT)],
             Self::V6 => vec![world.v6(PORT)],
