@@ -2,5 +2,6 @@
 //! `reuseport_daemon::lab`'s, which the demo is made of too.
 
 pub mod nginx;
+pub mod runs;
 pub mod stage;
 pub mod wait;
