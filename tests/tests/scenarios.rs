@@ -26,12 +26,16 @@ fn main() -> ExitCode {
             "nginx::blue_green_two_addresses",
             nginx::blue_green_two_addresses,
         ),
-        trial("nginx::reload", nginx::reload),
         trial("nginx::keep_sessions", nginx::keep_sessions),
         trial("nginx::master_killed", nginx::master_killed),
+        trial("nginx::reload", nginx::reload),
         trial(
             "nginx::reload_with_a_worker_less",
             nginx::reload_with_a_worker_less,
+        ),
+        trial(
+            "nginx::reload_with_a_worker_less_without",
+            nginx::reload_with_a_worker_less_without,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
