@@ -133,10 +133,7 @@ impl Run {
     /// Tells how far it has come.
     pub(super) fn progress(&self, progress: Progress) {
         if let Some(replier) = &self.replier {
-            replier.progress(Reply::Migration(Box::new(MigrationReply {
-                progress: Some(progress),
-                result: None,
-            })));
+            tell(replier, progress);
         }
     }
 
@@ -205,6 +202,24 @@ impl Run {
             outcomes: outcomes(&runs),
         }
     }
+}
+
+/// Tells that a phase has begun that the domain does not wait in.
+pub(super) fn tell_phase(replier: &Replier, phase: &str, started: Instant) {
+    let progress = Progress {
+        phase: phase.to_owned(),
+        elapsed_ms: millis(started.elapsed()),
+        handshakes: None,
+        queued: None,
+    };
+    tell(replier, progress);
+}
+
+fn tell(replier: &Replier, progress: Progress) {
+    replier.progress(Reply::Migration(Box::new(MigrationReply {
+        progress: Some(progress),
+        result: None,
+    })));
 }
 
 /// What is reported where the counters could not be read.

@@ -5,6 +5,7 @@ use std::{
     fmt,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::{
@@ -290,6 +291,9 @@ impl GroupMaps {
     ///
     /// Where the kernel refuses.
     pub fn flip(&mut self, copy: TableCopy) -> Result<(), SteeringError> {
+        // The program reads the word first and then the table that it names. A CPU that reorders
+        // stores must not show it the word before the table, and two system calls alone don't say so.
+        fence(Ordering::SeqCst);
         self.active
             .set(0, copy.index(), 0)
             .map_err(wrap("write", names::ACTIVE))

@@ -37,8 +37,8 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     for number in 1..=migrations {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
-        let mut switched = None;
-        let result = stage.migrate_to(&next, &label, || switched = Some(load.mark()))?;
+        let mut since = None;
+        let result = stage.migrate_to(&next, &label, || since = Some(load.mark()))?;
         switches.push(result.switch_us);
         handshakes += result.handshakes_waited;
         ensure!(result.left_behind == 0, "{result:?}");
@@ -48,7 +48,7 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         // Every client ends what it had begun before the switch, and begins anew.
         let enough = u64::from(clients) * 2;
         ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
-        spans.push((switched.expect("reported"), load.mark(), tag(&label)));
+        spans.push((since.expect("reported"), load.mark(), tag(&label)));
     }
 
     let report = load.stop()?;
@@ -65,8 +65,8 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         switches[switches.len() - 1],
     );
     ledger.check_complete()?;
-    for (switched, next, expected) in spans {
-        let answered = ledger.check_within(switched..next, expected)?;
+    for (since, next, expected) in spans {
+        let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
     let outcomes = stage.status()?.groups[0].outcomes.clone();

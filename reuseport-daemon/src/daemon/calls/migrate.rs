@@ -15,7 +15,7 @@ use crate::{
         failure::{self, bad_parameter},
         inspect::Look,
         managed::Sockets,
-        migration_run::{Counters, Run},
+        migration_run::{Counters, Run, tell_phase},
     },
     domain::{
         self, Decision, Drain, InstanceState, Label, Options, Refusal, Retire, Service,
@@ -55,6 +55,7 @@ impl Driver {
             };
             Ok((name, target, wanted))
         });
+        tell_phase(&replier, "preflight", started);
         match prepared {
             Err(failure) => replier.finish(Err(failure)),
             Ok((name, Target::Label(to), wanted)) => self.migrate_to(&name, &to, &wanted, replier),
@@ -130,6 +131,7 @@ impl Driver {
         wanted: &Wanted,
         replier: Replier,
     ) {
+        tell_phase(&replier, "staged", wanted.started);
         self.runs += 1;
         let run = Run::begun(self.runs, wanted.started, before, replier);
         let events = self.events.clone();
