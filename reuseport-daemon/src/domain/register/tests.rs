@@ -272,7 +272,7 @@ fn what_is_retired_can_be_released_or_serve_again() {
         crate::domain::testing::drain(&mut world);
         assert_eq!(world.state("v1"), Some(Retired));
         assert_eq!(world.release("v1"), Ok(()));
-        assert_eq!(world.register(process(1), Some("v1")).is_ok(), true);
+        assert!(world.register(process(1), Some("v1")).is_ok());
         assert_eq!(world.state("v1"), Some(Standby));
     }
 }
