@@ -38,7 +38,7 @@ impl Cause {
 pub const OUTCOMES: u32 = 8;
 
 /// The index in the `OUTCOMES` map.
-#[inline(always)]
+#[inline]
 #[must_use]
 pub const fn outcome_index(outcome: Outcome, cause: Cause) -> u32 {
     cause as u32 * 4 + outcome as u32

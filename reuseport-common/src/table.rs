@@ -17,6 +17,7 @@ pub struct SteeringTable {
 
 impl SteeringTable {
     /// The table of a group without a live listener: everything goes to the parking slot.
+    #[expect(clippy::cast_possible_truncation, reason = "slot 0 fits")]
     pub const EMPTY: Self = Self {
         slots: [crate::PARKING_SLOT as u16; BUCKETS],
     };
@@ -24,7 +25,7 @@ impl SteeringTable {
 
 /// The bucket of a connection's hash: the hash's upper bits, which spreads evenly for any number
 /// of buckets and needs no division.
-#[inline(always)]
+#[inline]
 #[must_use]
 pub const fn bucket_of(hash: u32) -> usize {
     ((hash as u64 * BUCKETS as u64) >> 32) as usize

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cli;
 pub mod daemon;
+pub mod demo;
 pub mod domain;
 pub mod lab;
 pub mod steering;

@@ -1,1 +1,28 @@
-fn main() {}
+//! The scenarios: real servers, a real daemon, a ledger. Each has network namespaces of its own.
+
+mod scenarios {
+    pub(super) mod churn;
+}
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::churn;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Rates, queues and counters are those of the whole machine: one at a time.
+    arguments.test_threads = Some(1);
+    let trials = vec![
+        trial("churn::loopback_500", churn::loopback_500),
+        trial("churn::link_100", churn::link_100),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        test().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}

@@ -4,13 +4,16 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{Failure, Reply, Request};
+use super::{
+    permission::Scope,
+    wire::{Failure, Reply, Request},
+};
 
 /// How a call ends.
 pub type Answer = Result<Reply, Failure>;
 
 /// Who calls, as the kernel attests it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Effective user.
     pub uid: u32,
@@ -27,9 +30,11 @@ pub struct Caller {
 pub struct Envelope {
     /// Who calls.
     pub caller: Caller,
+    /// The services that the call may be about; calls that are about none do not get here.
+    pub scope: Scope,
     /// What is asked.
     pub request: Request,
-    /// The descriptors that came with the call.
+    /// The descriptors that came with the call, close-on-exec; none unless it is a `Register`.
     pub fds: Vec<OwnedFd>,
     /// Where the answer goes.
     pub replier: Replier,

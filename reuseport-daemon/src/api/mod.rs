@@ -2,7 +2,18 @@
 //! what, and the exit codes that the outcomes map to. Nothing here decides or touches the kernel's
 //! steering: a call becomes an [`Envelope`] in the driver's mailbox.
 
+pub mod client;
+mod error_reply;
+pub mod exit_code;
+#[cfg(test)]
+mod idl_tests;
 mod mailbox;
+pub mod permission;
+pub mod server;
+mod socket;
 pub mod wire;
 
 pub use mailbox::{Answer, Caller, Envelope, Replier};
+pub use permission::Scope;
+pub use server::{BindError, Limits, Server, ServerError};
+pub use socket::MAX_DESCRIPTORS;

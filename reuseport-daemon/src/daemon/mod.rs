@@ -1,1 +1,28 @@
-//! In the making.
+//! The daemon: one task, the driver, owns every change.
+//!
+//! ```text
+//!   calls (Envelope) ────┐      decides         performs
+//!                        ├──> driver ──> domain ──────────> maps, programs, processes
+//!   events (exits,       │      ^                              │
+//!   readings, readiness)─┘      └──── waits end as events ─────┘
+//! ```
+//!
+//! Whatever may take long (a walk of `/proc`, a socket dump, a grace period) runs beside the driver
+//! and comes back as an event. Everything else is a system call of microseconds, done in place.
+
+mod calls;
+mod config;
+mod doctor;
+mod driver;
+mod failure;
+mod inspect;
+mod logging;
+mod managed;
+mod migration_run;
+mod observe;
+mod recovery;
+mod run;
+mod status;
+
+pub use config::{Config, ConfigError};
+pub use run::{Options, run};

@@ -73,6 +73,19 @@ impl Address {
         self.socket.port() == other.socket.port() && (more_specific || bound_closer)
     }
 
+    /// Whether a connection to `local` can be one of this group's listeners'. An IPv4 address is
+    /// given as such, also where a dual-stack socket takes it in.
+    #[must_use]
+    pub fn takes(&self, local: SocketAddr) -> bool {
+        let ip = match (self.socket.ip(), local.ip()) {
+            (IpAddr::V6(ours), IpAddr::V4(_)) => ours.is_unspecified() && !self.v6only,
+            (ours, theirs) => {
+                ours == theirs || (ours.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4())
+            }
+        };
+        ip && self.socket.port() == local.port()
+    }
+
     /// The name of the group's directory on the bpffs, where a dot is not allowed.
     #[must_use]
     pub fn directory(&self) -> String {
@@ -161,6 +174,19 @@ mod tests {
         assert!(error("[::]:5,fast").contains("unknown option"));
         assert!(error("[::]:5,device=").contains("network device"));
         assert!(error("[::]:5,device=a/b").contains("network device"));
+    }
+
+    #[test]
+    fn a_group_takes_its_own_connections() {
+        let takes = |at: &str, local: &str| address(at).takes(local.parse().expect(local));
+        assert!(takes("0.0.0.0:80", "10.0.0.1:80"));
+        assert!(takes("[::]:80", "10.0.0.1:80"));
+        assert!(takes("[::]:80,v6only", "[::1]:80"));
+        assert!(takes("10.0.0.1:80", "10.0.0.1:80"));
+        assert!(!takes("[::]:80,v6only", "10.0.0.1:80"));
+        assert!(!takes("0.0.0.0:80", "10.0.0.1:81"));
+        assert!(!takes("0.0.0.0:80", "[::1]:80"));
+        assert!(!takes("10.0.0.1:80", "10.0.0.2:80"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which sockets of a process, or of those it passed, are a service's listeners.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Address, Definition, ListenerFault, Refusal, SocketCookie, Uid};
 
 /// A listening TCP socket of the service's network namespace, as the kernel describes it.
@@ -24,9 +26,8 @@ pub struct Placed {
     pub cookie: SocketCookie,
 }
 
-/// Picks a service's listeners out of all that a process has. Listeners at other addresses are the
-/// process's own business; every address of the service must have one, and all that are there must
-/// be fit.
+/// Checks the listeners that a process has at a service's addresses: every address must have one,
+/// and all that are there must be fit. What it listens on `elsewhere` is its own business.
 ///
 /// # Errors
 ///
@@ -35,24 +36,19 @@ pub fn of_process(
     definition: &Definition,
     pid: u32,
     found: &[Found],
+    elsewhere: &[Address],
 ) -> Result<Vec<Placed>, Refusal> {
-    let mut placed = Vec::new();
-    for listener in found {
-        if let Some(group) = group_of(definition, &listener.address) {
-            check(definition, listener)?;
-            placed.push(Placed {
-                group,
-                cookie: listener.cookie,
-            });
-        }
-    }
+    let placed = place(definition, found)?;
     match uncovered(definition, &placed) {
         None => Ok(placed),
-        Some(address) => Err(Refusal::NotListening {
-            pid,
-            address: address.clone(),
-            found: nearest(address, found),
-        }),
+        Some(address) => {
+            let covered = found.iter().map(|it| &it.address);
+            Err(Refusal::NotListening {
+                pid,
+                address: address.clone(),
+                found: nearest(address, covered.chain(elsewhere)),
+            })
+        }
     }
 }
 
@@ -62,23 +58,7 @@ pub fn of_process(
 ///
 /// [`Refusal::NotPassed`], or [`Refusal::Listener`] with what is wrong.
 pub fn of_passed(definition: &Definition, found: &[Found]) -> Result<Vec<Placed>, Refusal> {
-    let mut placed: Vec<Placed> = Vec::new();
-    for listener in found {
-        let Some(group) = group_of(definition, &listener.address) else {
-            return Err(unfit(
-                definition,
-                None,
-                ListenerFault::OtherAddress(listener.address.clone()),
-            ));
-        };
-        check(definition, listener)?;
-        if !placed.iter().any(|it| it.cookie == listener.cookie) {
-            placed.push(Placed {
-                group,
-                cookie: listener.cookie,
-            });
-        }
-    }
+    let placed = place(definition, found)?;
     match uncovered(definition, &placed) {
         None => Ok(placed),
         Some(address) => Err(Refusal::NotPassed(address.clone())),
@@ -98,6 +78,24 @@ pub fn unfit(definition: &Definition, address: Option<&Address>, fault: Listener
     }
 }
 
+fn place(definition: &Definition, found: &[Found]) -> Result<Vec<Placed>, Refusal> {
+    let mut placed: BTreeMap<SocketCookie, Placed> = BTreeMap::new();
+    for listener in found {
+        let Some(group) = definition
+            .addresses
+            .iter()
+            .position(|it| *it == listener.address)
+        else {
+            let fault = ListenerFault::OtherAddress(listener.address.clone());
+            return Err(unfit(definition, None, fault));
+        };
+        check(definition, listener)?;
+        let cookie = listener.cookie;
+        placed.insert(cookie, Placed { group, cookie });
+    }
+    Ok(placed.into_values().collect())
+}
+
 fn check(definition: &Definition, listener: &Found) -> Result<(), Refusal> {
     let fault = if !listener.reuseport {
         ListenerFault::NoReuseport
@@ -112,10 +110,6 @@ fn check(definition: &Definition, listener: &Found) -> Result<(), Refusal> {
     Err(unfit(definition, Some(&listener.address), fault))
 }
 
-fn group_of(definition: &Definition, address: &Address) -> Option<usize> {
-    definition.addresses.iter().position(|it| it == address)
-}
-
 fn uncovered<'a>(definition: &'a Definition, placed: &[Placed]) -> Option<&'a Address> {
     definition
         .addresses
@@ -127,16 +121,18 @@ fn uncovered<'a>(definition: &'a Definition, placed: &[Placed]) -> Option<&'a Ad
 
 /// What to tell of a process that does not listen where it should: its listeners on the same port,
 /// or else all of them, each address once.
-fn nearest(address: &Address, found: &[Found]) -> Vec<Address> {
-    let mut all: Vec<Address> = found.iter().map(|it| it.address.clone()).collect();
-    all.sort();
-    all.dedup();
+fn nearest<'a>(address: &Address, found: impl Iterator<Item = &'a Address>) -> Vec<Address> {
+    let all: BTreeSet<&Address> = found.collect();
     let same_port: Vec<Address> = all
         .iter()
         .filter(|it| it.socket.port() == address.socket.port())
-        .cloned()
+        .map(|it| (*it).clone())
         .collect();
-    if same_port.is_empty() { all } else { same_port }
+    if same_port.is_empty() {
+        all.into_iter().cloned().collect()
+    } else {
+        same_port
+    }
 }
 
 #[cfg(test)]
@@ -170,23 +166,26 @@ mod tests {
         let game = definition(&["127.0.0.1:80", "[::]:80,v6only"]);
         let all = [
             found(1, "127.0.0.1:80"),
-            found(2, "127.0.0.1:9999"),
             found(3, "[::]:80,v6only"),
             found(4, "127.0.0.1:80"),
         ];
-        let placed = of_process(&game, 1, &all).expect("fit");
+        let elsewhere = ["127.0.0.1:9999".parse().expect("address")];
+        let placed = of_process(&game, 1, &all, &elsewhere).expect("fit");
         let pairs: Vec<(usize, u64)> = placed.iter().map(|it| (it.group, it.cookie.0)).collect();
         assert_eq!(pairs, [(0, 1), (1, 3), (0, 4)]);
 
-        let refusal = of_process(&game, 5, &all[..2]).expect_err("no IPv6");
+        let refusal = of_process(&game, 5, &all[..1], &elsewhere).expect_err("no IPv6");
         assert_eq!(refusal.code(), "not-listening-there");
-        assert!(refusal.to_string().contains("but on 127.0.0.1:80"));
+        assert!(refusal.to_string().ends_with("but on 127.0.0.1:80"));
+        let refusal = of_process(&game, 5, &[], &elsewhere).expect_err("other port");
+        assert!(refusal.to_string().ends_with("but on 127.0.0.1:9999"));
     }
 
     #[test]
     fn a_dual_stack_socket_is_not_an_ipv6_only_one() {
         let game = definition(&["[::]:80"]);
-        let refusal = of_process(&game, 5, &[found(1, "[::]:80,v6only")]).expect_err("other group");
+        let elsewhere = ["[::]:80,v6only".parse().expect("address")];
+        let refusal = of_process(&game, 5, &[], &elsewhere).expect_err("other group");
         assert!(refusal.hint().expect("hint").contains("'[::]:80,v6only'"));
     }
 
@@ -198,7 +197,7 @@ mod tests {
         let mut foreign = found(1, "127.0.0.1:80");
         foreign.owner = Uid(8);
         for check in [
-            |d: &Definition, f: &Found| of_process(d, 1, std::slice::from_ref(f)),
+            |d: &Definition, f: &Found| of_process(d, 1, std::slice::from_ref(f), &[]),
             |d: &Definition, f: &Found| of_passed(d, std::slice::from_ref(f)),
         ] {
             assert_eq!(

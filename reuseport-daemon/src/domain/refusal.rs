@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Address, Label, ServiceName, Uid};
+use super::{Address, Definition, Label, ServiceName, Uid};
 
 /// A request that cannot be granted as things stand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -21,6 +21,13 @@ pub enum Refusal {
     /// A service without an address, or with the same one twice.
     #[error("{0}")]
     Addresses(&'static str),
+    /// Too few slots for one listener, or more than the tables can name.
+    #[error(
+        "{0} slots are not between {low} and {high}",
+        low = Definition::SLOTS.start(),
+        high = Definition::SLOTS.end()
+    )]
+    Slots(u32),
     /// Two services cannot steer one group.
     #[error("{address} belongs to service {owner} already")]
     AddressTaken {
@@ -105,6 +112,12 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// A migration that says neither label nor pid, or both.
+    #[error("a migration goes either to the label of an instance or to a pid")]
+    Target,
+    /// A word that means nothing there.
+    #[error("{0} cannot be {1:?}")]
+    Word(&'static str, String),
     /// The process has no listener at an address of the service.
     #[error("pid {pid} does not listen on {address}{}", listens_on(.found))]
     NotListening {
@@ -192,6 +205,7 @@ impl Refusal {
             Self::UnknownService(_) => "unknown-service",
             Self::ServiceDiffers { .. } => "service-differs",
             Self::Addresses(_) => "addresses",
+            Self::Slots(_) => "slots",
             Self::AddressTaken { .. } => "address-taken",
             Self::MigrationUnderWay { .. } => "migration-under-way",
             Self::UnknownInstance { .. } => "unknown-instance",
@@ -207,6 +221,8 @@ impl Refusal {
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::Target => "target",
+            Self::Word(..) => "unknown-word",
             Self::NotListening { .. } => "not-listening-there",
             Self::NotPassed(_) => "not-passed",
             Self::PidOrDescriptors => "pid-or-descriptors",
@@ -260,6 +276,9 @@ impl Refusal {
                 }),
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
+            | Self::Target
+            | Self::Word(..)
+            | Self::Slots(_)
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)

@@ -1,8 +1,11 @@
 //! What is known of a service: its groups, its instances, and the migration that is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
-use reuseport_common::{FIRST_SLOT, SteeringTable};
+use reuseport_common::{DEFAULT_SLOTS, FIRST_SLOT, MAX_SLOTS, SteeringTable};
 
 use super::{
     Address, Generation, Label, Migration, ProcessId, Refusal, ServiceName, Slot, SocketCookie, Uid,
@@ -24,6 +27,43 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// How many slots a group can have: the parking slot, and at least one listener.
+    pub const SLOTS: RangeInclusive<u32> = FIRST_SLOT + 1..=MAX_SLOTS;
+
+    /// A definition that makes sense.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Addresses`] or [`Refusal::Slots`]
+    pub fn checked(
+        name: ServiceName,
+        addresses: Vec<Address>,
+        owner: Uid,
+        netns: Option<String>,
+        slots: Option<u32>,
+    ) -> Result<Self, Refusal> {
+        let distinct: BTreeSet<&Address> = addresses.iter().collect();
+        if addresses.is_empty() {
+            return Err(Refusal::Addresses(
+                "a service needs an address to listen on",
+            ));
+        }
+        if distinct.len() < addresses.len() {
+            return Err(Refusal::Addresses("an address is given twice"));
+        }
+        let slots = slots.unwrap_or(DEFAULT_SLOTS);
+        if !Self::SLOTS.contains(&slots) {
+            return Err(Refusal::Slots(slots));
+        }
+        Ok(Self {
+            name,
+            addresses,
+            owner,
+            netns,
+            slots,
+        })
+    }
+
     /// Which setting tells the two apart, if any.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
@@ -212,6 +252,19 @@ impl Service {
             .iter()
             .find(|(_, instance)| instance.process == process)
             .map(|(generation, _)| *generation)
+    }
+
+    /// An instance's listeners, each with the index of its group.
+    pub fn listeners_of(
+        &self,
+        generation: Generation,
+    ) -> impl Iterator<Item = (SocketCookie, usize)> {
+        let groups = self.groups.iter().enumerate();
+        groups.flat_map(move |(index, group)| {
+            let ours = group.slots.values();
+            ours.filter(move |listener| listener.generation == generation)
+                .map(move |listener| (listener.cookie, index))
+        })
     }
 
     /// Whether an instance is known and, as far as is known, runs.

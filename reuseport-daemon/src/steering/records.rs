@@ -173,7 +173,7 @@ pub(super) fn migration_record(migration: Option<&Migration>) -> MigrationRecord
     let (retire, signal) = match migration.options.retire {
         Retire::Keep => (1, 0),
         Retire::Shutdown => (2, 0),
-        Retire::Signal(signal) => (3, signal.cast_unsigned()),
+        Retire::Signal(signal) => (3, signal),
     };
     MigrationRecord {
         phase: match migration.phase {
@@ -196,7 +196,7 @@ pub(super) fn migration_record(migration: Option<&Migration>) -> MigrationRecord
 
 /// The migration that a record tells of. Draining starts over with a grace period and a snapshot:
 /// where it had come to is not written down, and starting over is always right. `from` is left
-/// empty, since the instances' states tell it.
+/// empty: the domain finds it from the instances' states.
 pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>, RecordError> {
     let phase = match record.phase {
         0 => return Ok(None),
@@ -212,7 +212,7 @@ pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>
     let retire = match record.retire {
         1 => Retire::Keep,
         2 => Retire::Shutdown,
-        3 => Retire::Signal(record.signal.cast_signed()),
+        3 => Retire::Signal(record.signal),
         value => return Err(number("retire mode", value)),
     };
     Ok(Some(Migration {

@@ -13,9 +13,7 @@ use super::{
         service_record,
     },
 };
-use crate::domain::{
-    Definition, Generation, Instance, InstanceState, Migration, Service, ServiceName, Uid,
-};
+use crate::domain::{Definition, Generation, Instance, Migration, Service, ServiceName, Uid};
 
 const SERVICE: &str = "service";
 const INSTANCES: &str = "instances";
@@ -115,7 +113,7 @@ impl ServiceMaps {
             migration: maps.read_migration(directory)?,
             ..Service::new(definition)
         };
-        Ok((maps, with_origin(state)))
+        Ok((maps, state))
     }
 
     fn read_instances(
@@ -215,25 +213,6 @@ impl ServiceMaps {
             .iter()
             .try_fold(Runs::default(), |sum, group| Ok(sum.plus(&group.runs()?)))
     }
-}
-
-/// Says where a migration that was under way came from: away from whoever was serving or draining.
-fn with_origin(mut service: Service) -> Service {
-    if let Some(migration) = &mut service.migration {
-        migration.from = service
-            .instances
-            .iter()
-            .filter(|(generation, _)| **generation != migration.to)
-            .filter(|(_, instance)| {
-                matches!(
-                    instance.state,
-                    InstanceState::Serving | InstanceState::Draining
-                )
-            })
-            .map(|(generation, _)| *generation)
-            .collect();
-    }
-    service
 }
 
 fn record_error(path: &Path, source: RecordError) -> SteeringError {

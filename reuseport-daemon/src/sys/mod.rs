@@ -1,1 +1,24 @@
-//! In the making.
+//! What the kernel is asked directly: processes, sockets, namespaces, counters. Each file wraps one
+//! thing, with owned descriptors and errors that name the call.
+//!
+//! This is the only place with `unsafe` outside the eBPF crate and the `Pod` marks of
+//! `reuseport-common`. The workspace denies it; what needs it opts in by itself, with its reason,
+//! where none of rustix, socket2 and nix has the call.
+
+pub mod bpffs;
+pub mod capabilities;
+pub mod clock;
+pub mod grace;
+pub mod interface;
+pub mod listen_options;
+pub mod migrate_req;
+pub mod netns;
+pub mod netstat;
+pub mod process;
+pub mod readiness;
+pub mod signal;
+pub mod sock_diag;
+pub mod socket;
+pub mod tun;
+pub mod unix_socket;
+pub mod users;

@@ -70,7 +70,7 @@ pub enum Retire {
     /// fails with `EINVAL`.
     Shutdown,
     /// The old process gets this signal.
-    Signal(i32),
+    Signal(u32),
 }
 
 /// A migration that is under way.

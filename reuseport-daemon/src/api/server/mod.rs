@@ -1,0 +1,288 @@
+//! The server side of the control socket: takes calls from any local user, finds out what they may
+//! ask for, and hands them to the driver one envelope at a time.
+//!
+//! Architecture Invariant: a client cannot stop the server. What one sends or leaves out costs its
+//! own connection at most; what it can hold is bounded per message, per connection and per user.
+
+mod admission;
+mod bind;
+mod connection;
+mod dispatch;
+mod parameters;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+pub use self::bind::BindError;
+use self::{
+    admission::{Admission, Refused},
+    bind::Bound,
+    connection::{Connection, Context},
+};
+use super::{
+    Caller, Envelope,
+    error_reply::{ErrorReply, reason},
+    permission::ADMIN_GROUP,
+    socket::{ControlSocket, MessageLimits},
+};
+use crate::sys::unix_socket;
+
+/// What clients can make the server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one user; root is exempt, so that no user can lock it out.
+    pub connections_per_user: usize,
+    /// The longest call, in bytes without its NUL.
+    pub call_bytes: usize,
+    /// How long a call that has begun may take to arrive, and a reply to be taken.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_user: 256,
+            call_bytes: 64 << 10,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The server could not start or go on.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The listener cannot be used in this runtime.
+    #[error("the control socket cannot be watched")]
+    Watch(#[source] io::Error),
+    /// The listener is broken.
+    #[error("no more connections can be accepted on the control socket")]
+    Accept(#[source] io::Error),
+}
+
+/// A control socket that listens. Clients can connect from now on, and wait for [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    bound: Bound,
+    limits: Limits,
+    admin_group: Option<u32>,
+}
+
+impl Server {
+    /// Binds the control socket at `path`. The directory is made if it is missing, and a socket
+    /// that a dead daemon left is replaced.
+    ///
+    /// Anybody may connect (mode 0666): every call is judged by its caller's credentials, and any
+    /// user may ask about the services that are theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::InUse`] where another daemon lives there, [`BindError::NotASocket`] where
+    /// something else does, and [`BindError::Io`] for the rest.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        bind::bind(path).map(Self::new)
+    }
+
+    /// Takes a socket that listens already, such as one from the service manager. Its path stays
+    /// when the server ends.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::NotASocket`] where it is no Unix stream socket that listens.
+    pub fn from_listener(listener: OwnedFd) -> Result<Self, BindError> {
+        bind::adopt(listener).map(Self::new)
+    }
+
+    /// Other limits than the usual ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Another group than [`ADMIN_GROUP`] whose members may do everything, or none.
+    #[must_use]
+    pub fn with_admin_group(mut self, group: Option<u32>) -> Self {
+        self.admin_group = group;
+        self
+    }
+
+    fn new(bound: Bound) -> Self {
+        Self {
+            bound,
+            limits: Limits::default(),
+            admin_group: admin_group(),
+        }
+    }
+
+    /// Serves until `shutdown` is over. Calls that are with the driver then still get their answer,
+    /// if it comes soon; a [`super::Replier`] that is dropped counts as one.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`] where the listener itself is broken. Running out of descriptors or memory is
+    /// not an error: the server waits and goes on.
+    pub async fn run(
+        self,
+        mailbox: mpsc::Sender<Envelope>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        // The path is kept until the last call has ended: the next daemon waits for that.
+        let (listener, _place) = self.bound.into_parts().map_err(ServerError::Watch)?;
+        let listener = UnixListener::from_std(listener).map_err(ServerError::Watch)?;
+        let (stop, stopped) = watch::channel(false);
+        let mut acceptor = Acceptor {
+            admission: Admission::new(self.limits),
+            context: Arc::new(Context {
+                mailbox,
+                admin_group: self.admin_group,
+                patience: self.limits.patience,
+                stopped,
+            }),
+            limits: self.limits,
+            tasks: JoinSet::new(),
+        };
+        let result = tokio::select! {
+            () = shutdown => Ok(()),
+            error = acceptor.accept_forever(&listener) => Err(ServerError::Accept(error)),
+        };
+        drop(listener);
+        let _ = stop.send(true);
+        acceptor.finish().await;
+        result
+    }
+}
+
+struct Acceptor {
+    admission: Admission,
+    context: Arc<Context>,
+    limits: Limits,
+    tasks: JoinSet<()>,
+}
+
+impl Acceptor {
+    /// Accepts until the listener itself is broken, and says how.
+    async fn accept_forever(&mut self, listener: &UnixListener) -> io::Error {
+        /// Long enough not to spin, short enough that nobody gives up.
+        const BACK_OFF: Duration = Duration::from_millis(100);
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            if self.tasks.len() >= self.limits.connections {
+                // The others wait in the listener's queue.
+                self.tasks.join_next().await;
+                continue;
+            }
+            match listener.accept().await {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) if is_shortage(&error) => {
+                    warn!(%error, "accepting on the control socket failed; trying again");
+                    tokio::select! {
+                        Some(_) = self.tasks.join_next() => {}
+                        () = sleep(BACK_OFF) => {}
+                    }
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return error,
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream) {
+        let caller = match caller_of(&stream) {
+            Ok(caller) => caller,
+            Err(error) => {
+                debug!(%error, "a client's credentials cannot be read");
+                return;
+            }
+        };
+        match self.admission.admit(caller.uid) {
+            Ok(ticket) => {
+                let limits = MessageLimits {
+                    bytes: self.limits.call_bytes,
+                    stall: Some(self.limits.patience),
+                };
+                let socket = ControlSocket::new(stream, limits);
+                let connection = Connection::new(socket, caller, Arc::clone(&self.context));
+                self.tasks.spawn(async move {
+                    connection.serve().await;
+                    drop(ticket);
+                });
+            }
+            Err(refused) => refuse(&stream, refused),
+        }
+    }
+
+    async fn finish(&mut self) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(self.limits.patience, all).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+fn caller_of(stream: &UnixStream) -> io::Result<Caller> {
+    let peer = unix_socket::peer_credentials(stream)?;
+    Ok(Caller {
+        uid: peer.uid,
+        gid: peer.gid,
+        groups: unix_socket::peer_groups(stream)?,
+        pid: peer.pid,
+    })
+}
+
+/// Tells a client that it has too many connections, before it has asked anything: it will read this
+/// as the answer to its first call. A new connection always has room for it.
+fn refuse(stream: &UnixStream, refused: Refused) {
+    let error = ErrorReply::Refused(reason("too-many-connections", refused.to_string()));
+    if let Ok(mut bytes) = serde_json::to_vec(&error) {
+        bytes.push(0);
+        let _ = stream.try_write(&bytes);
+    }
+}
+
+fn admin_group() -> Option<u32> {
+    match nix::unistd::Group::from_name(ADMIN_GROUP) {
+        Ok(group) => group.map(|group| group.gid.as_raw()),
+        Err(error) => {
+            warn!(%error, "the group {ADMIN_GROUP} cannot be looked up; only root may do everything");
+            None
+        }
+    }
+}
+
+/// Errors of `accept` that go away when something else is given back.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// Errors of `accept` that concern one connection only.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EINTR | libc::EPERM | libc::EPROTO)
+    )
+}
+
+// What the driver's side of a listener hands over stays a `std` listener until a runtime is there.
+type StdListener = net::UnixListener;

@@ -1,0 +1,221 @@
+//! Services, their groups and their instances.
+
+use super::{
+    style::{HEADING, WARNING, paint},
+    table::{
+        Column::{Left, Right},
+        table,
+    },
+};
+use crate::api::wire::{
+    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ServiceStatus,
+    Status,
+};
+
+pub(in crate::cli) fn status(status: &Status) -> String {
+    if status.services.is_empty() {
+        return "no services\n".to_owned();
+    }
+    let services: Vec<String> = status.services.iter().map(service).collect();
+    services.join("\n")
+}
+
+fn service(service: &ServiceStatus) -> String {
+    let heading = heading(service);
+    let groups = groups(&service.groups);
+    let instances = if service.instances.is_empty() {
+        "  no instances\n".to_owned()
+    } else {
+        instances(&service.instances)
+    };
+    format!("{heading}\n{groups}\n{instances}")
+}
+
+fn heading(service: &ServiceStatus) -> String {
+    let name = paint(HEADING, &service.name);
+    let netns = match &service.netns {
+        Some(netns) => format!("  netns {netns}"),
+        None => String::new(),
+    };
+    let migration = match &service.migration {
+        Some(migration) => {
+            let MigrationStatus { from, to, phase } = migration;
+            let line = format!("migrating from {} to {to}: {phase}", from.join(" and "));
+            format!("  {}\n", paint(WARNING, line))
+        }
+        None => String::new(),
+    };
+    format!("{name}  owner {}{netns}\n{migration}", service.owner)
+}
+
+fn groups(groups: &[GroupStatus]) -> String {
+    let columns = [
+        Left("GROUP"),
+        Right("SELECTED"),
+        Right("PROBED"),
+        Right("PARKED"),
+        Right("KERNEL"),
+        Right("MIGRATED"),
+    ];
+    let rows = groups.iter().map(|group| {
+        let new = &group.outcomes.new;
+        [
+            group.listen.clone(),
+            new.selected.to_string(),
+            new.probed.to_string(),
+            new.parked.to_string(),
+            new.kernel.to_string(),
+            runs(&group.outcomes.migrating).to_string(),
+        ]
+    });
+    table(columns, rows.collect())
+}
+
+fn runs(counts: &OutcomeCounts) -> u64 {
+    counts.selected + counts.probed + counts.parked + counts.kernel
+}
+
+fn instances(instances: &[InstanceStatus]) -> String {
+    let columns = [
+        Left("INSTANCE"),
+        Left("STATE"),
+        Right("GEN"),
+        Right("PID"),
+        Right("LISTENERS"),
+        Right("SESSIONS"),
+        Right("QUEUE"),
+    ];
+    let rows = instances.iter().map(|instance| {
+        [
+            instance.label.clone(),
+            instance.state.clone(),
+            instance.generation.to_string(),
+            instance.pid.to_string(),
+            instance.listeners.len().to_string(),
+            instance.sessions.to_string(),
+            queue(&instance.listeners),
+        ]
+    });
+    table(columns, rows.collect())
+}
+
+/// Connections that wait to be accepted, of how many may; nothing where every listener is closed.
+fn queue(listeners: &[ListenerStatus]) -> String {
+    let open = listeners
+        .iter()
+        .filter_map(|listener| listener.accept_queue.zip(listener.backlog));
+    let sum = open
+        .map(|(queued, backlog)| (u64::from(queued), u64::from(backlog)))
+        .reduce(|(queued, backlog), (q, b)| (queued + q, backlog + b));
+    sum.map_or_else(
+        || "-".to_owned(),
+        |(queued, backlog)| format!("{queued}/{backlog}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::style::plain, *};
+    use crate::api::wire::Outcomes;
+
+    fn instance(label: &str, state: &str, queue: Option<u32>) -> InstanceStatus {
+        InstanceStatus {
+            label: label.to_owned(),
+            generation: 1,
+            pid: 4711,
+            state: state.to_owned(),
+            sessions: 98,
+            listeners: vec![ListenerStatus {
+                listen: "0.0.0.0:7777".to_owned(),
+                cookie: 1,
+                slot: 1,
+                accept_queue: queue,
+                backlog: queue.map(|_| 4096),
+                selected: 3,
+            }],
+        }
+    }
+
+    fn game() -> ServiceStatus {
+        ServiceStatus {
+            name: "game".to_owned(),
+            owner: 1000,
+            netns: None,
+            generation: 2,
+            groups: vec![GroupStatus {
+                listen: "0.0.0.0:7777".to_owned(),
+                protocol: "tcp".to_owned(),
+                program: "select_or_migrate".to_owned(),
+                outcomes: Outcomes {
+                    new: OutcomeCounts {
+                        selected: 1_234_567,
+                        probed: 1,
+                        parked: 0,
+                        kernel: 0,
+                    },
+                    migrating: OutcomeCounts {
+                        selected: 2,
+                        probed: 1,
+                        parked: 0,
+                        kernel: 0,
+                    },
+                },
+                slots: 1024,
+            }],
+            instances: vec![
+                instance("v1", "retired", None),
+                instance("v2", "serving", Some(3)),
+            ],
+            migration: None,
+        }
+    }
+
+    #[test]
+    fn a_service_is_two_tables() {
+        let mut game = game();
+        let text = plain(&service(&game));
+        assert_eq!(
+            text,
+            "game  owner 1000\n\
+             \n  \
+               GROUP         SELECTED  PROBED  PARKED  KERNEL  MIGRATED\n  \
+               0.0.0.0:7777   1234567       1       0       0         3\n\
+             \n  \
+               INSTANCE  STATE    GEN   PID  LISTENERS  SESSIONS   QUEUE\n  \
+               v1        retired    1  4711          1        98       -\n  \
+               v2        serving    1  4711          1        98  3/4096\n"
+        );
+        game.instances.clear();
+        game.netns = Some("/run/netns/a".to_owned());
+        game.migration = Some(MigrationStatus {
+            from: vec!["v1".to_owned()],
+            to: "v2".to_owned(),
+            phase: "draining".to_owned(),
+        });
+        let text = plain(&service(&game));
+        assert!(text.starts_with(
+            "game  owner 1000  netns /run/netns/a\n  migrating from v1 to v2: draining\n"
+        ));
+        assert!(text.ends_with("\n  no instances\n"));
+    }
+
+    #[test]
+    fn it_fits_eighty_columns() {
+        let mut wide = game();
+        wide.groups[0].listen = "[2001:db8:aaaa:bbbb::1]:7777".to_owned();
+        wide.groups[0].outcomes.new.selected = 9_999_999_999;
+        wide.instances[0].label = "release-2026.11.22".to_owned();
+        wide.instances[0].pid = 4_194_304;
+        let status = plain(&status(&Status {
+            services: vec![wide.clone(), wide],
+        }));
+        for line in status.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_services_is_said() {
+        assert_eq!(status(&Status::default()), "no services\n");
+    }
+}

@@ -1,0 +1,157 @@
+//! Services come and go.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+};
+
+use tracing::info;
+
+use super::{changed, parse, service_name};
+use crate::{
+    api::{
+        Answer, Caller,
+        wire::{AddService, Failure},
+    },
+    daemon::{
+        driver::Driver,
+        failure::{bad_parameter, failed},
+        inspect::{self, InspectError},
+        managed::Managed,
+    },
+    domain::{Address, Definition, Refusal, SocketCookie, Uid},
+    steering::GroupMaps,
+    sys::{
+        netns::{Netns, NetnsError},
+        process::{Process, ProcessError},
+        users,
+    },
+};
+
+impl Driver {
+    pub(super) fn add_service(&mut self, caller: &Caller, parameters: &AddService) -> Answer {
+        let definition = definition(caller, parameters)?;
+        let (name, added) = (definition.name.clone(), self.add(definition)?);
+        let message = if added {
+            format!("service {name} added")
+        } else {
+            format!("service {name} is there already")
+        };
+        Ok(changed(added, message))
+    }
+
+    /// Makes a service, unless it is there already.
+    pub(in crate::daemon) fn add(&mut self, definition: Definition) -> Result<bool, Failure> {
+        if let Some(there) = self.services.get(&definition.name) {
+            return match there.state.definition.difference(&definition) {
+                None => Ok(false),
+                Some(what) => Err(Refusal::ServiceDiffers {
+                    name: definition.name,
+                    what,
+                }
+                .into()),
+            };
+        }
+        let netns = self.netns_of(&definition)?;
+        self.check_free(&definition, &netns)?;
+        let (maps, state) = self.pins.create(&self.loader, &definition)?;
+        let kind = maps.groups().first().map(|it| it.kind().as_str());
+        info!(service = %definition.name, program = kind, "service added");
+        self.watch_log(&maps);
+        self.services
+            .insert(definition.name, Managed::new(state, maps, netns));
+        Ok(true)
+    }
+
+    /// The network namespace that a service is in.
+    pub(in crate::daemon) fn netns_of(
+        &self,
+        definition: &Definition,
+    ) -> Result<Arc<Netns>, Failure> {
+        match &definition.netns {
+            None => Ok(Arc::clone(&self.home)),
+            Some(path) => Netns::open(Path::new(path))
+                .map(Arc::new)
+                .map_err(|error: NetnsError| bad_parameter("netns", &error)),
+        }
+    }
+
+    /// Two services cannot steer the same group.
+    fn check_free(&self, definition: &Definition, netns: &Netns) -> Result<(), Failure> {
+        let broken = |error: NetnsError| failed("netns", &error.to_string(), None);
+        let ours = netns.identity().map_err(broken)?;
+        for managed in self.services.values() {
+            let theirs: BTreeSet<&Address> = managed.state.definition.addresses.iter().collect();
+            let shared = definition.addresses.iter().find(|it| theirs.contains(it));
+            if let Some(address) = shared
+                && managed.netns.identity().map_err(broken)? == ours
+            {
+                return Err(Refusal::AddressTaken {
+                    address: address.clone(),
+                    owner: managed.name().clone(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_service(&mut self, name: &str) -> Answer {
+        let name = service_name(name)?;
+        let Some(managed) = self.services.get(&name) else {
+            return Ok(changed(false, format!("there is no service {name}")));
+        };
+        managed.state.check_idle()?;
+        detach(managed)?;
+        self.pins.remove(&name)?;
+        self.services.remove(&name);
+        info!(service = %name, "service removed");
+        Ok(changed(true, format!("service {name} removed")))
+    }
+}
+
+fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Failure> {
+    let owner = match &parameters.user {
+        None => Uid(caller.uid),
+        Some(user) => users::resolve(user).map_err(|error| bad_parameter("user", &error))?,
+    };
+    Definition::checked(
+        service_name(&parameters.name)?,
+        parameters
+            .listen
+            .iter()
+            .map(|address| parse("listen", address))
+            .collect::<Result<_, _>>()?,
+        owner,
+        parameters.netns.clone(),
+        parameters.slots,
+    )
+    .map_err(Failure::from)
+}
+
+/// Takes the program off every group that still has a listener of a registered instance. A group
+/// without one is gone, or has only sockets that the kernel's hash then chooses among anyway.
+fn detach(managed: &Managed) -> Result<(), Failure> {
+    let state = &managed.state;
+    let mut left: BTreeSet<usize> = (0..state.groups.len()).collect();
+    for (generation, instance) in &state.instances {
+        if left.is_empty() {
+            break;
+        }
+        let process = match Process::reopen(instance.process) {
+            Ok(process) => process,
+            Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
+            Err(error) => return Err(InspectError::from(error).into()),
+        };
+        let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
+        let cookies = group_of.keys().copied().collect();
+        for (cookie, socket) in inspect::duplicates(&process, &cookies)? {
+            if left.remove(&group_of[&cookie]) {
+                GroupMaps::detach(socket.as_fd())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! The configuration file.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    domain::{Address, Definition, NameError, Refusal, ServiceName, Uid},
+    steering::LogLevel,
+    sys::users::{self, UserError},
+};
+
+/// What the file says. Everything may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// What is logged, in the words of `tracing_subscriber::EnvFilter`.
+    pub log: Option<String>,
+    /// What the eBPF programs log: `off`, `warn` or `debug`.
+    #[serde(default)]
+    pub bpf_log: BpfLog,
+    /// The services, by name.
+    #[serde(default)]
+    pub service: BTreeMap<String, ServiceConfig>,
+}
+
+/// What the eBPF programs log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BpfLog {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Connections that were parked or left to the kernel.
+    Warn,
+    /// Those that were probed or migrated, too.
+    Debug,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServiceConfig {
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// The user that owns its sockets; root where it is left out.
+    pub user: Option<String>,
+    /// Path of its network namespace; the daemon's where it is left out.
+    pub netns: Option<String>,
+    /// How many listeners a group can hold, old and new together.
+    pub slots: Option<u32>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It is not readable.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what it should be. The message has line and caret.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A service's name.
+    #[error("service {name:?}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: NameError,
+    },
+    /// One of a service's addresses.
+    #[error("service {name}: {source}")]
+    Address {
+        /// The service.
+        name: ServiceName,
+        /// What is wrong.
+        source: crate::domain::AddressError,
+    },
+    /// A service's user.
+    #[error("service {name}: {source}")]
+    User {
+        /// The service.
+        name: ServiceName,
+        /// What is wrong.
+        source: UserError,
+    },
+    /// A service that makes no sense as a whole.
+    #[error("service {name}: {source}")]
+    Service {
+        /// The service.
+        name: ServiceName,
+        /// What is wrong.
+        source: Refusal,
+    },
+}
+
+impl Config {
+    /// Reads a file. One that does not exist says nothing, unless it was asked for by name.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`]
+    pub fn read(path: &Path, required: bool) -> Result<Self, ConfigError> {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// The services that it defines.
+    ///
+    /// # Errors
+    ///
+    /// The first that makes no sense.
+    pub fn definitions(&self) -> Result<Vec<Definition>, ConfigError> {
+        let services = self.service.iter();
+        services
+            .map(|(name, service)| service.definition(name))
+            .collect()
+    }
+}
+
+impl From<BpfLog> for LogLevel {
+    fn from(level: BpfLog) -> Self {
+        match level {
+            BpfLog::Off => Self::Off,
+            BpfLog::Warn => Self::Warn,
+            BpfLog::Debug => Self::Debug,
+        }
+    }
+}
+
+impl ServiceConfig {
+    fn definition(&self, name: &str) -> Result<Definition, ConfigError> {
+        let name: ServiceName = name.parse().map_err(|source| ConfigError::Name {
+            name: name.to_owned(),
+            source,
+        })?;
+        let addresses: Result<Vec<Address>, _> = self.listen.iter().map(|it| it.parse()).collect();
+        let addresses = addresses.map_err(|source| ConfigError::Address {
+            name: name.clone(),
+            source,
+        })?;
+        let owner = match &self.user {
+            None => Uid(0),
+            Some(user) => users::resolve(user).map_err(|source| ConfigError::User {
+                name: name.clone(),
+                source,
+            })?,
+        };
+        let netns = self.netns.clone();
+        Definition::checked(name.clone(), addresses, owner, netns, self.slots)
+            .map_err(|source| ConfigError::Service { name, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Definition>, ConfigError> {
+        Config::parse(text, Path::new("test.toml"))?.definitions()
+    }
+
+    #[test]
+    fn a_service_is_what_the_file_says() {
+        let services = parse(
+            r#"
+            log = "debug"
+            bpf-log = "warn"
+            [service.game]
+            listen = ["0.0.0.0:7777", "[::]:7777,v6only"]
+            user = "0"
+            slots = 64
+            "#,
+        )
+        .expect("valid");
+        let [game] = services.as_slice() else {
+            panic!("one service");
+        };
+        assert_eq!(game.name.as_str(), "game");
+        assert_eq!(game.addresses.len(), 2);
+        assert_eq!(game.slots, 64);
+    }
+
+    #[test]
+    fn an_empty_file_is_fine_and_so_is_none() {
+        assert_eq!(parse("").expect("empty").len(), 0);
+        assert!(Config::read(Path::new("/nonexistent.toml"), false).is_ok());
+        assert!(Config::read(Path::new("/nonexistent.toml"), true).is_err());
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_are() {
+        let error = |text: &str| parse(text).expect_err(text).to_string();
+        let unknown = error("[service.game]\nlisten = []\nport = 5\n");
+        assert!(unknown.contains("line 3"), "{unknown}");
+        assert!(unknown.contains("^^^^"), "{unknown}");
+        assert!(error("bpf-log = \"loud\"").contains("loud"));
+        assert!(error("[service.game]\nlisten = []\n").contains("needs an address"));
+        assert!(error("[service.game]\nlisten = [\"x\"]\n").contains("IP:PORT"));
+        assert!(error("[service.\"a b\"]\nlisten = [\"1.2.3.4:5\"]\n").contains("a b"));
+        let nobody = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nuser = \"no such user\"\n";
+        assert!(error(nobody).contains("no such user"));
+        let slots = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nslots = 1\n";
+        assert!(error(slots).contains("slots"));
+    }
+}

@@ -1,0 +1,174 @@
+//! From what went wrong inside to what the caller is told.
+
+use std::{error::Error, io};
+
+use thiserror::Error;
+
+use super::inspect::InspectError;
+use crate::{
+    api::wire::{Failure, Reason},
+    domain::{Address, ListenerFault, Refusal, SocketCookie},
+    steering::SteeringError,
+    sys::process::ProcessError,
+};
+
+/// An effect that could not be performed.
+#[derive(Debug, Error)]
+pub(super) enum PerformError {
+    /// The kernel said no.
+    #[error("{effect} failed")]
+    Steering {
+        /// The effect.
+        effect: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: SteeringError,
+    },
+    /// The effect needs a listener that nobody duplicated.
+    #[error("no duplicate of the listener with cookie {0}")]
+    NoDuplicate(SocketCookie),
+}
+
+impl PerformError {
+    fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
+            Self::NoDuplicate(_) => None,
+        }
+    }
+}
+
+/// An error with everything that caused it, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Reason {
+            reason: refusal.code().to_owned(),
+            message: refusal.to_string(),
+            hint: refusal.hint(),
+        })
+    }
+}
+
+impl From<InspectError> for Failure {
+    fn from(error: InspectError) -> Self {
+        match error {
+            InspectError::Refused(refusal) => refusal.into(),
+            InspectError::Process(ProcessError::NoProcess(pid) | ProcessError::Replaced(pid)) => {
+                Refusal::NoProcess(pid).into()
+            }
+            InspectError::Process(ProcessError::NotPermitted { .. }) => {
+                Self::NotPermitted(Reason {
+                    reason: "process-not-permitted".to_owned(),
+                    message: chain(&error),
+                    hint: Some(
+                        "reuseportd needs CAP_SYS_PTRACE for other users' processes, and \
+                     kernel.yama.ptrace_scope below 3"
+                            .to_owned(),
+                    ),
+                })
+            }
+            InspectError::OthersProcess { .. } => not_permitted(&error.to_string()),
+            InspectError::Process(
+                ProcessError::NoDescriptor { .. } | ProcessError::Call { .. },
+            )
+            | InspectError::SockDiag(_)
+            | InspectError::Socket(_)
+            | InspectError::Netns(_)
+            | InspectError::Signal(_)
+            | InspectError::Shutdown(_) => failed("inspection", &chain(&error), None),
+        }
+    }
+}
+
+/// What a caller is told whose decision could not be performed. `address` is the service's first.
+pub(super) fn not_performed(error: &PerformError, address: Option<&Address>) -> Failure {
+    if let (PerformError::Steering { effect, .. }, Some(address)) = (error, address)
+        && matches!(*effect, "insert" | "attach")
+        && error.errno() == Some(libc::EINVAL)
+    {
+        // The only thing that is wrong with a listening socket that has SO_REUSEPORT set.
+        return Refusal::Listener {
+            address: address.clone(),
+            fault: ListenerFault::NoGroup,
+        }
+        .into();
+    }
+    steering(&chain(error), error.errno())
+}
+
+impl From<SteeringError> for Failure {
+    fn from(error: SteeringError) -> Self {
+        let errno = error.io_error().and_then(io::Error::raw_os_error);
+        steering(&chain(&error), errno)
+    }
+}
+
+fn steering(message: &str, errno: Option<i32>) -> Failure {
+    let hint = match errno {
+        Some(libc::EPERM | libc::EACCES) => Some("reuseportd needs CAP_BPF (or root)"),
+        Some(libc::ENOSPC | libc::ENOMEM) => {
+            Some("the bpffs or the memory for maps is full; fewer `slots` need less")
+        }
+        Some(_) | None => None,
+    };
+    failed("steering", message, hint)
+}
+
+/// Something went wrong that is nobody's request's fault.
+pub(super) fn failed(reason: &str, message: &str, hint: Option<&str>) -> Failure {
+    Failure::Failed(Reason {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        hint: hint.map(ToOwned::to_owned),
+    })
+}
+
+/// The caller may not.
+pub(super) fn not_permitted(message: &str) -> Failure {
+    Failure::NotPermitted(Reason {
+        reason: "not-permitted".to_owned(),
+        message: message.to_owned(),
+        hint: None,
+    })
+}
+
+/// A parameter that is no name, address, duration or the like.
+pub(super) fn bad_parameter(what: &str, why: &dyn Error) -> Failure {
+    Failure::Refused(Reason {
+        reason: "bad-parameter".to_owned(),
+        message: format!("{what}: {}", chain(why)),
+        hint: None,
+    })
+}
+
+/// The new instance is gone, and its connections with it.
+pub(super) fn target_ended(to: &str) -> Failure {
+    failed(
+        "target-ended",
+        &format!("{to} has ended during the migration, and there was no going back"),
+        Some("`reuseportctl status` says who serves now"),
+    )
+}
+
+/// The service has moved, and its old listeners are still there.
+pub(super) fn not_retired(to: &str, trouble: &str) -> Failure {
+    failed(
+        "not-retired",
+        &format!("{to} serves, nothing was lost, but the old listeners stay open: {trouble}"),
+        None,
+    )
+}

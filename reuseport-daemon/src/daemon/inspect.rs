@@ -1,0 +1,270 @@
+//! Looking at a process, or at what it passed, for a service's listeners. All of it reads; nothing
+//! of a server changes here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
+
+use thiserror::Error;
+
+use super::managed::Sockets;
+use crate::{
+    domain::{
+        Address, Definition, Found, ListenerFault, Placed, Refusal, SocketCookie, of_passed,
+        of_process, unfit,
+    },
+    sys::{
+        netns::{Netns, NetnsError},
+        process::{Process, ProcessError},
+        signal::SignalError,
+        sock_diag::{ListenerRow, SockDiag, SockDiagError},
+        socket::{self, SocketError, SocketFacts, TcpFacts},
+    },
+};
+
+/// The most descriptors that one `Register` call may bring. The kernel carries 253; a server with
+/// more listeners registers by its pid.
+const MAX_PASSED: usize = 128;
+
+/// A process with listeners that are fit for the service, and duplicates of them.
+#[derive(Debug)]
+pub(super) struct Inspection {
+    /// The process.
+    pub process: Process,
+    /// Its listeners, by group.
+    pub listeners: Vec<Placed>,
+    /// The listeners themselves.
+    pub sockets: Sockets,
+}
+
+/// Why a process could not be looked at.
+#[derive(Debug, Error)]
+pub(super) enum InspectError {
+    /// It was looked at, and is not fit.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The kernel's list of sockets.
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+    /// A descriptor.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// A number that is no signal.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    /// A listener could not be shut down.
+    #[error("shutdown failed")]
+    Shutdown(#[source] io::Error),
+    /// An unprivileged caller named somebody else's process.
+    #[error("pid {pid} does not run as uid {uid}")]
+    OthersProcess {
+        /// The process.
+        pid: u32,
+        /// The caller.
+        uid: u32,
+    },
+}
+
+/// A process that a call needs a look at.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// Find the listeners in the process.
+    Pid {
+        /// The process.
+        pid: u32,
+        /// The unprivileged caller, who may only name a process of its own.
+        on_behalf_of: Option<u32>,
+    },
+    /// These are the listeners.
+    Passed {
+        /// The process that passed them.
+        pid: u32,
+        /// The descriptors.
+        descriptors: Vec<OwnedFd>,
+    },
+}
+
+impl Look {
+    /// Takes the look. It may take long, for a process with many descriptors.
+    pub(super) fn take(
+        self,
+        definition: &Definition,
+        netns: &Netns,
+    ) -> Result<Inspection, InspectError> {
+        match self {
+            Self::Pid { pid, on_behalf_of } => by_pid(definition, netns, pid, on_behalf_of),
+            Self::Passed { pid, descriptors } => {
+                by_descriptors(definition, netns, pid, descriptors)
+            }
+        }
+    }
+}
+
+/// Finds a service's listeners among all that `pid` has open. `on_behalf_of` is an unprivileged
+/// caller, who may only name a process of its own.
+fn by_pid(
+    definition: &Definition,
+    netns: &Netns,
+    pid: u32,
+    on_behalf_of: Option<u32>,
+) -> Result<Inspection, InspectError> {
+    let process = Process::open(pid)?;
+    if let Some(uid) = on_behalf_of
+        && owner(pid) != Some(uid)
+    {
+        return Err(InspectError::OthersProcess { pid, uid });
+    }
+    let open: HashMap<u32, i32> = process
+        .open_sockets()?
+        .into_iter()
+        .map(|(fd, inode)| (inode, fd))
+        .collect();
+    let mut sockets = Sockets::new();
+    let (mut found, mut elsewhere) = (Vec::new(), Vec::new());
+    for row in listeners(netns)? {
+        let Some(fd) = open.get(&row.inode) else {
+            continue;
+        };
+        if !definition.addresses.contains(&row.address) {
+            elsewhere.push(row.address);
+            continue;
+        }
+        // Closed meanwhile, or its number given to something else: then it is no listener any more.
+        let Some((socket, facts)) = duplicate(&process, *fd, row.cookie)? else {
+            continue;
+        };
+        found.push(as_found(&row.address, &facts));
+        sockets.insert(row.cookie, socket);
+    }
+    let listeners = of_process(definition, pid, &found, &elsewhere)?;
+    Ok(Inspection {
+        process,
+        listeners,
+        sockets,
+    })
+}
+
+/// Checks the listeners that the process `pid` passed.
+fn by_descriptors(
+    definition: &Definition,
+    netns: &Netns,
+    pid: u32,
+    passed: Vec<OwnedFd>,
+) -> Result<Inspection, InspectError> {
+    if passed.len() > MAX_PASSED {
+        return Err(Refusal::TooManyDescriptors {
+            got: passed.len(),
+            max: MAX_PASSED,
+        }
+        .into());
+    }
+    let process = Process::open(pid)?;
+    let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
+    let mut sockets = Sockets::new();
+    let mut found = Vec::new();
+    for socket in passed {
+        let facts = socket::facts(socket.as_fd())?;
+        let (address, facts) = listening(facts).map_err(|fault| unfit(definition, None, fault))?;
+        if !here.contains(&facts.cookie) {
+            return Err(unfit(definition, Some(&address), ListenerFault::OtherNetns).into());
+        }
+        found.push(as_found(&address, &facts));
+        sockets.insert(facts.cookie, socket);
+    }
+    let listeners = of_passed(definition, &found)?;
+    Ok(Inspection {
+        process,
+        listeners,
+        sockets,
+    })
+}
+
+/// Duplicates of those listeners of a process that `cookies` names and that it still has.
+pub(super) fn duplicates(
+    process: &Process,
+    cookies: &HashSet<SocketCookie>,
+) -> Result<Sockets, InspectError> {
+    let mut sockets = Sockets::new();
+    let mut seen = HashSet::new();
+    for (fd, inode) in process.open_sockets()? {
+        if sockets.len() == cookies.len() {
+            break;
+        }
+        if !seen.insert(inode) {
+            continue;
+        }
+        let Some(socket) = descriptor(process, fd)? else {
+            continue;
+        };
+        if let SocketFacts::Tcp(facts) = socket::facts(socket.as_fd())?
+            && cookies.contains(&facts.cookie)
+        {
+            sockets.insert(facts.cookie, socket);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Every listening TCP socket of the namespace.
+fn listeners(netns: &Netns) -> Result<Vec<ListenerRow>, InspectError> {
+    Ok(netns.enter(SockDiag::open)??.listeners(None)?)
+}
+
+fn duplicate(
+    process: &Process,
+    fd: i32,
+    cookie: SocketCookie,
+) -> Result<Option<(OwnedFd, TcpFacts)>, InspectError> {
+    let Some(socket) = descriptor(process, fd)? else {
+        return Ok(None);
+    };
+    match socket::facts(socket.as_fd())? {
+        SocketFacts::Tcp(facts) if facts.cookie == cookie => Ok(Some((socket, facts))),
+        SocketFacts::Tcp(_) | SocketFacts::Other(_) | SocketFacts::NotASocket => Ok(None),
+    }
+}
+
+/// A duplicate of a descriptor, or none where it has been closed meanwhile.
+fn descriptor(process: &Process, fd: i32) -> Result<Option<OwnedFd>, ProcessError> {
+    match process.descriptor(fd) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(ProcessError::NoDescriptor { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn listening(facts: SocketFacts) -> Result<(Address, TcpFacts), ListenerFault> {
+    match facts {
+        SocketFacts::NotASocket => Err(ListenerFault::NotASocket),
+        SocketFacts::Other(kind) => Err(ListenerFault::NotTcp(kind)),
+        SocketFacts::Tcp(facts) => match &facts.address {
+            Some(address) if facts.listening => Ok((address.clone(), facts)),
+            Some(_) | None => Err(ListenerFault::NotListening),
+        },
+    }
+}
+
+fn as_found(address: &Address, facts: &TcpFacts) -> Found {
+    Found {
+        cookie: facts.cookie,
+        address: address.clone(),
+        owner: facts.owner,
+        reuseport: facts.reuseport,
+    }
+}
+
+/// The user that a process runs as.
+fn owner(pid: u32) -> Option<u32> {
+    Some(std::fs::metadata(format!("/proc/{pid}")).ok()?.uid())
+}

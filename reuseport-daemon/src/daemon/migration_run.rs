@@ -1,0 +1,220 @@
+//! A migration as the one who asked for it sees it: progress, timings, counters, and the result.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+use super::{
+    driver::millis,
+    failure,
+    managed::{Managed, Performed},
+    observe::Seen,
+    status::{net_counters, outcomes},
+};
+use crate::{
+    api::{
+        Replier,
+        wire::{Failure, MigrationReply, MigrationResult, Progress, Reply},
+    },
+    domain::{End, Migration, Observation},
+    steering::Runs,
+    sys::{netstat::TcpCounters, sock_diag::Handshake},
+};
+
+/// A migration under way.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Tells its events from those of an earlier one.
+    pub id: u64,
+    /// When the call came.
+    pub started: Instant,
+    /// Handshakes of the snapshot that were still half-open at the last reading.
+    pub open: Arc<HashSet<Handshake>>,
+    /// When the old listeners were found empty.
+    pub drained: Option<Instant>,
+    switch: Option<(Instant, Duration)>,
+    before: Option<Counters>,
+    trouble: Option<String>,
+    replier: Option<Replier>,
+}
+
+/// What is compared with after the migration.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub net: TcpCounters,
+    pub runs: Runs,
+}
+
+impl Counters {
+    /// Reads both kinds for a service. None where one cannot be read: the migration is worth more
+    /// than its statistics.
+    pub(super) fn read(managed: &Managed) -> Option<Self> {
+        let net = managed.netns.enter(TcpCounters::read);
+        let runs = managed.maps.runs();
+        match (net, runs) {
+            (Ok(Ok(net)), Ok(runs)) => Some(Self { net, runs }),
+            (net, runs) => {
+                warn!(service = %managed.name(), ?net, ?runs, "cannot read counters");
+                None
+            }
+        }
+    }
+}
+
+impl Run {
+    /// A migration that somebody asked for.
+    pub(super) fn begun(
+        id: u64,
+        started: Instant,
+        before: Option<Counters>,
+        replier: Replier,
+    ) -> Self {
+        Self {
+            id,
+            started,
+            open: Arc::default(),
+            drained: None,
+            switch: None,
+            before,
+            trouble: None,
+            replier: Some(replier),
+        }
+    }
+
+    /// A migration that an earlier daemon began: nobody waits for its result.
+    pub(super) fn resumed(id: u64) -> Self {
+        Self {
+            id,
+            started: Instant::now(),
+            open: Arc::default(),
+            drained: None,
+            switch: None,
+            before: None,
+            trouble: None,
+            replier: None,
+        }
+    }
+
+    /// Takes note of what was seen, for the domain to judge.
+    pub(super) fn note(&mut self, seen: Seen) -> Observation {
+        match seen {
+            Seen::GraceOver => Observation::GraceOver,
+            Seen::Reading { open, queued } => {
+                self.open = Arc::new(open);
+                Observation::Reading {
+                    handshakes: self.open_handshakes(),
+                    queued,
+                }
+            }
+            Seen::Retired { trouble } => {
+                self.trouble = trouble;
+                Observation::Retired
+            }
+            Seen::Missed => Observation::Missed,
+        }
+    }
+
+    /// Takes note of the switch, when it has happened.
+    pub(super) fn note_switch(&mut self, performed: &Performed) {
+        if self.switch.is_none() {
+            self.switch = performed.switch;
+        }
+    }
+
+    /// How many handshakes are still waited for.
+    pub(super) fn open_handshakes(&self) -> u64 {
+        self.open.len() as u64
+    }
+
+    /// Tells how far it has come.
+    pub(super) fn progress(&self, progress: Progress) {
+        if let Some(replier) = &self.replier {
+            replier.progress(Reply::Migration(Box::new(MigrationReply {
+                progress: Some(progress),
+                result: None,
+            })));
+        }
+    }
+
+    /// Answers that it could not begin.
+    pub(super) fn fail(self, failure: Failure) {
+        if let Some(replier) = self.replier {
+            replier.finish(Err(failure));
+        }
+    }
+
+    /// Answers with the result.
+    pub(super) fn finish(self, managed: &Managed, migration: &Migration, end: End) {
+        let result = self.result(managed, migration, end);
+        if let Some(trouble) = &self.trouble {
+            warn!(service = %managed.name(), %trouble, "old listeners not retired");
+        }
+        let Some(replier) = self.replier else {
+            return;
+        };
+        replier.finish(match (end, self.trouble) {
+            (End::Failed, _) => Err(failure::target_ended(&result.to)),
+            (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
+            (End::Done | End::RolledBack | End::TimedOut, None) => {
+                Ok(Reply::Migration(Box::new(MigrationReply {
+                    progress: None,
+                    result: Some(result),
+                })))
+            }
+        });
+    }
+
+    fn result(&self, managed: &Managed, migration: &Migration, end: End) -> MigrationResult {
+        let tally = migration.tally.unwrap_or_default();
+        let after = self.before.as_ref().and_then(|_| Counters::read(managed));
+        let (net, runs) = match (&self.before, after) {
+            (Some(before), Some(after)) => {
+                (after.net.since(&before.net), after.runs.since(&before.runs))
+            }
+            (Some(_) | None, _) => (NO_COUNTERS, Runs::default()),
+        };
+        let drain = match (self.switch, self.drained) {
+            (Some((switched, _)), Some(drained)) => drained.saturating_duration_since(switched),
+            (Some((switched, _)), None) => switched.elapsed(),
+            (None, _) => self.started.elapsed(),
+        };
+        let label = |generation| managed.state.label(generation).to_string();
+        MigrationResult {
+            service: managed.name().to_string(),
+            from: migration.from.iter().copied().map(label).collect(),
+            to: label(migration.to),
+            outcome: match end {
+                End::Done => "done",
+                End::RolledBack => "rolled_back",
+                End::TimedOut => "timed_out",
+                End::Failed => "failed",
+            }
+            .to_owned(),
+            switch_us: self.switch.map_or(0, |(_, took)| micros(took)),
+            drain_ms: millis(drain),
+            handshakes_waited: tally.handshakes,
+            accepted_while_draining: tally.taken(),
+            moved_by_kernel: net.migrated.unwrap_or(0),
+            handed_off: 0,
+            left_behind: tally.left,
+            counters: net_counters(&net),
+            outcomes: outcomes(&runs),
+        }
+    }
+}
+
+/// What is reported where the counters could not be read.
+const NO_COUNTERS: TcpCounters = TcpCounters {
+    migrated: None,
+    not_migrated: None,
+    listen_overflows: 0,
+    listen_drops: 0,
+};
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

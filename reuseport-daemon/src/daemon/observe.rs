@@ -1,0 +1,216 @@
+//! What a migration waits for, seen to beside the driver.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::task;
+use tracing::warn;
+
+use super::{
+    failure,
+    inspect::{self, InspectError},
+    managed::Managed,
+};
+use crate::{
+    domain::{Address, InstanceState, ProcessId, Retire, SocketCookie, Wait},
+    sys::{
+        grace::GracePeriod,
+        netns::{Netns, NetnsError},
+        process::{Process, ProcessError},
+        signal::Signal,
+        sock_diag::{Handshake, SockDiag, SockDiagError},
+        socket,
+    },
+};
+
+/// The pause after a failure, so that what keeps failing is not tried without end.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The grace period has passed.
+    GraceOver,
+    /// A snapshot, or what is left of it.
+    Reading {
+        /// Handshakes that are still half-open.
+        open: HashSet<Handshake>,
+        /// Connections in the old accept queues.
+        queued: u64,
+    },
+    /// The old listeners have been retired.
+    Retired {
+        /// Why some could not.
+        trouble: Option<String>,
+    },
+    /// It could not be seen.
+    Missed,
+}
+
+/// The part of a service that is looked at.
+#[derive(Debug)]
+pub(super) struct Watched {
+    netns: Arc<Netns>,
+    addresses: Vec<Address>,
+    /// The draining instances and their listeners.
+    old: Vec<(ProcessId, HashSet<SocketCookie>)>,
+    /// Handshakes of the snapshot that were half-open the last time.
+    open: Arc<HashSet<Handshake>>,
+}
+
+#[derive(Debug, Error)]
+enum ObserveError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+}
+
+impl Watched {
+    /// What a service's migration has to look at.
+    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>) -> Self {
+        let state = &managed.state;
+        let old = state
+            .in_state(InstanceState::Draining)
+            .map(|generation| {
+                let cookies = state
+                    .listeners_of(generation)
+                    .map(|(cookie, _)| cookie)
+                    .collect();
+                (state.instances[&generation].process, cookies)
+            })
+            .collect();
+        Self {
+            netns: Arc::clone(&managed.netns),
+            addresses: state.definition.addresses.clone(),
+            old,
+            open,
+        }
+    }
+
+    fn ports(&self) -> BTreeSet<u16> {
+        self.addresses.iter().map(|it| it.socket.port()).collect()
+    }
+
+    /// Every half-open handshake at the service's addresses.
+    fn handshakes(&self) -> Result<HashSet<Handshake>, ObserveError> {
+        let diag = self.netns.enter(SockDiag::open)??;
+        let mut found = HashSet::new();
+        for port in self.ports() {
+            let here = diag.handshakes(port)?.into_iter();
+            found.extend(here.filter(|it| self.addresses.iter().any(|at| at.takes(it.local))));
+        }
+        Ok(found)
+    }
+
+    /// How many connections wait in the old accept queues.
+    fn queued(&self) -> Result<u64, ObserveError> {
+        let diag = self.netns.enter(SockDiag::open)??;
+        let mut queued = 0;
+        for port in self.ports() {
+            for listener in diag.listeners(Some(port))? {
+                if self
+                    .old
+                    .iter()
+                    .any(|(_, ours)| ours.contains(&listener.cookie))
+                {
+                    queued += u64::from(listener.accept_queue);
+                }
+            }
+        }
+        Ok(queued)
+    }
+
+    /// The order matters: a handshake that ends between the two is then seen in the queue.
+    fn snapshot(&self) -> Result<Seen, ObserveError> {
+        let open = self.handshakes()?;
+        let queued = self.queued()?;
+        Ok(Seen::Reading { open, queued })
+    }
+
+    fn reading(&self) -> Result<Seen, ObserveError> {
+        let mut open = HashSet::new();
+        let diag = self.netns.enter(SockDiag::open)??;
+        for handshake in self.open.iter() {
+            if diag.is_half_open(handshake)? {
+                open.insert(*handshake);
+            }
+        }
+        let queued = self.queued()?;
+        Ok(Seen::Reading { open, queued })
+    }
+
+    fn retire(&self, how: Retire) -> Option<String> {
+        let mut trouble = None;
+        for (process, cookies) in &self.old {
+            let done = match how {
+                Retire::Keep => Ok(()),
+                Retire::Shutdown => shut_down(*process, cookies),
+                Retire::Signal(number) => signal(*process, number),
+            };
+            if let Err(error) = done {
+                trouble = Some(failure::chain(&error));
+            }
+        }
+        trouble
+    }
+}
+
+/// Waits for what `wait` says, and tells what was seen.
+pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) -> Seen {
+    if let Wait::Reading { after } = wait {
+        tokio::time::sleep(after).await;
+    }
+    let seen = task::spawn_blocking(move || match wait {
+        Wait::Grace => grace
+            .wait()
+            .map(|()| Seen::GraceOver)
+            .map_err(|it| it.to_string()),
+        Wait::Snapshot => watched.snapshot().map_err(|it| it.to_string()),
+        Wait::Reading { .. } => watched.reading().map_err(|it| it.to_string()),
+        Wait::Retirement(how) => Ok(Seen::Retired {
+            trouble: watched.retire(how),
+        }),
+    })
+    .await;
+    let error = match seen {
+        Ok(Ok(seen)) => return seen,
+        Ok(Err(error)) => error,
+        Err(error) => error.to_string(),
+    };
+    warn!(%error, "cannot look after a migration; trying again");
+    tokio::time::sleep(PAUSE).await;
+    Seen::Missed
+}
+
+/// Shuts an instance's listeners down, through duplicates. A process that has ended has closed them.
+fn shut_down(process: ProcessId, cookies: &HashSet<SocketCookie>) -> Result<(), InspectError> {
+    let Some(process) = unless_ended(Process::reopen(process))? else {
+        return Ok(());
+    };
+    for socket in inspect::duplicates(&process, cookies)?.values() {
+        socket::shutdown(socket.as_fd()).map_err(InspectError::Shutdown)?;
+    }
+    Ok(())
+}
+
+fn signal(process: ProcessId, number: u32) -> Result<(), InspectError> {
+    let signal = Signal::try_from(number)?;
+    if let Some(process) = unless_ended(Process::reopen(process))? {
+        unless_ended(process.signal(signal))?;
+    }
+    Ok(())
+}
+
+fn unless_ended<T>(result: Result<T, ProcessError>) -> Result<Option<T>, ProcessError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

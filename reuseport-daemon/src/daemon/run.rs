@@ -1,0 +1,191 @@
+//! The daemon from its start to its stop.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tracing::{info, warn};
+
+use super::{
+    Config, ConfigError,
+    driver::Driver,
+    logging::{self, LoggingError},
+};
+use crate::{
+    api::server::{BindError, Server, ServerError},
+    steering::{Loader, Pins, SteeringError},
+    sys::{
+        bpffs,
+        grace::{GraceError, GracePeriod},
+        netns::{Netns, NetnsError},
+    },
+};
+
+/// How many calls may wait for the driver.
+const MAILBOX: usize = 64;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, and whether it was asked for by name.
+    pub config: (PathBuf, bool),
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The bpffs.
+    pub bpffs: PathBuf,
+    /// What is logged, in place of what the file says.
+    pub log: Option<String>,
+}
+
+/// Why the daemon could not start, or not go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    /// The control socket.
+    #[error("cannot listen on {path}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BindError,
+    },
+    /// The control socket broke.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// No bpffs, and none could be mounted.
+    #[error("{path} is not a bpffs and cannot be made one; run: mount -t bpf bpf {path}")]
+    Bpffs {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No safe switch is possible.
+    #[error("no way to wait out a grace period, so no switch would be safe")]
+    Grace(#[from] GraceError),
+    /// The daemon's network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// Programs, maps or pins.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// A signal handler.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Programs, maps and steering stay as they are.
+///
+/// # Errors
+///
+/// [`RunError`]. A service that cannot be taken up or added is logged, and no reason not to serve
+/// the others.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let (path, required) = &options.config;
+    let config = Config::read(path, *required)?;
+    let definitions = config.definitions()?;
+    logging::start(options.log.as_deref().or(config.log.as_deref()))?;
+    raise_descriptor_limit();
+
+    // First, so that a second daemon leaves before it touches anything.
+    let server = Server::bind(&options.socket).map_err(|source| RunError::Bind {
+        path: options.socket.clone(),
+        source,
+    })?;
+    ensure_bpffs(&options.bpffs).map_err(|source| RunError::Bpffs {
+        path: options.bpffs.clone(),
+        source,
+    })?;
+    let (events, inbox) = mpsc::unbounded_channel();
+    let mut driver = Driver {
+        pins: Pins::open(&options.bpffs)?,
+        loader: Loader::from_environment(config.bpf_log.into())?,
+        grace: GracePeriod::probe()?,
+        home: Arc::new(Netns::current()?),
+        services: BTreeMap::new(),
+        events,
+        runs: 0,
+    };
+    driver.recover()?;
+    for definition in definitions {
+        let name = definition.name.clone();
+        if let Err(failure) = driver.add(definition) {
+            warn!(service = %name, ?failure, "cannot add a service of the configuration");
+        }
+    }
+
+    let (calls, mailbox) = mpsc::channel(MAILBOX);
+    let (until_ended, ended) = tokio::sync::oneshot::channel::<()>();
+    let stop = stop_signal().map_err(RunError::Signals)?;
+    let serve = async {
+        let result = server.run(calls, stop).await;
+        drop(until_ended);
+        result
+    };
+    notify(&[NotifyState::Ready]);
+    info!(socket = %options.socket.display(), services = driver.services.len(), "ready");
+    let until_served = async {
+        // Dropped, not sent: either way the server has ended, and has had its answers.
+        let _ = ended.await;
+    };
+    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, until_served));
+    notify(&[NotifyState::Stopping]);
+    info!("stopped; steering goes on as it is");
+    Ok(result?)
+}
+
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Each group takes eight descriptors, and each service four more.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "cannot raise the limit of open descriptors");
+    }
+}
+
+fn ensure_bpffs(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        fs::create_dir_all(path)?;
+    }
+    if bpffs::is_bpffs(path)? {
+        return Ok(());
+    }
+    bpffs::mount(path)
+}

@@ -1,0 +1,234 @@
+//! `status`: what the driver knows, joined with what the kernel says of sockets and processes.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use reuseport_common::{Cause, Outcome};
+use tokio::task;
+use tracing::warn;
+
+use super::{driver::Driver, failure::chain, managed::Managed};
+use crate::{
+    api::{
+        Replier, Scope,
+        wire::{
+            Failure, GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, NetCounters,
+            OutcomeCounts, Outcomes, Reply, ServiceStatus, Status,
+        },
+    },
+    domain::{Generation, Group, Instance, InstanceState},
+    steering::{GroupMaps, Runs, SteeringError},
+    sys::{
+        netns::Netns,
+        netstat::TcpCounters,
+        process::{ProcessError, descendants, session_inodes},
+        sock_diag::{ListenerRow, SockDiag, SockDiagError},
+    },
+};
+
+/// A service's status as far as the driver knows it, and where to look for the rest.
+struct Half {
+    status: ServiceStatus,
+    netns: Arc<Netns>,
+    ports: BTreeSet<u16>,
+}
+
+impl Driver {
+    /// Answers with the status of the services that the call may be about. The maps are read here,
+    /// the rest beside the driver.
+    pub(super) fn report_status(&self, scope: Scope, name: Option<&str>, replier: Replier) {
+        let halves = self.services(scope, name).and_then(|services| {
+            let halves = services.into_iter().map(half);
+            halves.collect::<Result<Vec<_>, _>>().map_err(Failure::from)
+        });
+        match halves {
+            Err(failure) => replier.finish(Err(failure)),
+            Ok(halves) => {
+                task::spawn_blocking(move || {
+                    let services = halves.into_iter().map(complete).collect();
+                    replier.finish(Ok(Reply::Status(Status { services })));
+                });
+            }
+        }
+    }
+}
+
+fn half(managed: &Managed) -> Result<Half, SteeringError> {
+    let state = &managed.state;
+    let groups = state.groups.iter().zip(managed.maps.groups());
+    let definition = &state.definition;
+    let label = |generation| state.label(generation).to_string();
+    Ok(Half {
+        netns: Arc::clone(&managed.netns),
+        ports: definition
+            .addresses
+            .iter()
+            .map(|it| it.socket.port())
+            .collect(),
+        status: ServiceStatus {
+            name: state.name().to_string(),
+            owner: definition.owner.0,
+            netns: definition.netns.clone(),
+            generation: state.newest.0,
+            groups: groups
+                .clone()
+                .map(|(group, maps)| group_status(group, maps, definition.slots))
+                .collect::<Result<_, _>>()?,
+            instances: state
+                .instances
+                .iter()
+                .map(|(generation, instance)| {
+                    let listeners = listeners(*generation, groups.clone())?;
+                    Ok(instance_status(*generation, instance, listeners))
+                })
+                .collect::<Result<_, SteeringError>>()?,
+            migration: state.migration.as_ref().map(|migration| MigrationStatus {
+                from: migration.from.iter().copied().map(label).collect(),
+                to: label(migration.to),
+                phase: migration.phase.as_str().to_owned(),
+            }),
+        },
+    })
+}
+
+fn group_status(group: &Group, maps: &GroupMaps, slots: u32) -> Result<GroupStatus, SteeringError> {
+    Ok(GroupStatus {
+        listen: group.address.to_string(),
+        protocol: "tcp".to_owned(),
+        program: maps.kind().as_str().to_owned(),
+        outcomes: outcomes(&maps.runs()?),
+        slots,
+    })
+}
+
+fn instance_status(
+    generation: Generation,
+    instance: &Instance,
+    listeners: Vec<ListenerStatus>,
+) -> InstanceStatus {
+    InstanceStatus {
+        label: instance.label.to_string(),
+        generation: generation.0,
+        pid: instance.process.pid,
+        state: instance.state.as_str().to_owned(),
+        sessions: 0,
+        listeners,
+    }
+}
+
+fn listeners<'a>(
+    generation: Generation,
+    groups: impl Iterator<Item = (&'a Group, &'a GroupMaps)>,
+) -> Result<Vec<ListenerStatus>, SteeringError> {
+    let mut listeners = Vec::new();
+    for (group, maps) in groups {
+        for (slot, listener) in &group.slots {
+            if listener.generation == generation {
+                listeners.push(ListenerStatus {
+                    listen: group.address.to_string(),
+                    cookie: listener.cookie.0,
+                    slot: slot.0,
+                    accept_queue: None,
+                    backlog: None,
+                    selected: maps.selected(*slot)?,
+                });
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Adds queues and sessions. What cannot be read stays unknown, and is logged.
+fn complete(half: Half) -> ServiceStatus {
+    let Half {
+        mut status,
+        netns,
+        ports,
+    } = half;
+    match netns.enter(|| read_sockets(&ports)) {
+        Ok(Ok((rows, sessions))) => {
+            add_queues(&mut status, &rows);
+            if let Err(error) = add_sessions(&mut status, &sessions) {
+                warn!(
+                    service = status.name,
+                    error = chain(&error),
+                    "cannot count sessions"
+                );
+            }
+        }
+        Ok(Err(error)) => {
+            warn!(
+                service = status.name,
+                error = chain(&error),
+                "cannot read sockets"
+            );
+        }
+        Err(error) => warn!(
+            service = status.name,
+            error = chain(&error),
+            "cannot read sockets"
+        ),
+    }
+    status
+}
+
+fn read_sockets(ports: &BTreeSet<u16>) -> Result<(Vec<ListenerRow>, HashSet<u32>), SockDiagError> {
+    let diag = SockDiag::open()?;
+    let (mut rows, mut sessions) = (Vec::new(), HashSet::new());
+    for port in ports {
+        rows.extend(diag.listeners(Some(*port))?);
+        sessions.extend(diag.sessions(*port)?.inodes);
+    }
+    Ok((rows, sessions))
+}
+
+fn add_queues(status: &mut ServiceStatus, rows: &[ListenerRow]) {
+    let rows: HashMap<u64, &ListenerRow> = rows.iter().map(|row| (row.cookie.0, row)).collect();
+    let listeners = status.instances.iter_mut().flat_map(|it| &mut it.listeners);
+    for listener in listeners {
+        if let Some(row) = rows.get(&listener.cookie) {
+            listener.accept_queue = Some(row.accept_queue);
+            listener.backlog = Some(row.backlog);
+        }
+    }
+}
+
+fn add_sessions(status: &mut ServiceStatus, sessions: &HashSet<u32>) -> Result<(), ProcessError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let gone = InstanceState::Gone.as_str();
+    for instance in status.instances.iter_mut().filter(|it| it.state != gone) {
+        let mut processes = descendants(instance.pid)?;
+        processes.push(instance.pid);
+        let held = session_inodes(&processes)?;
+        instance.sessions = held.intersection(sessions).count() as u64;
+    }
+    Ok(())
+}
+
+/// A network namespace's counters, as they travel.
+pub(super) fn net_counters(counters: &TcpCounters) -> NetCounters {
+    NetCounters {
+        migrate_req_success: counters.migrated,
+        migrate_req_failure: counters.not_migrated,
+        listen_overflows: counters.listen_overflows,
+        listen_drops: counters.listen_drops,
+    }
+}
+
+/// A program's counters, as they travel.
+pub(super) fn outcomes(runs: &Runs) -> Outcomes {
+    let counts = |cause| OutcomeCounts {
+        selected: runs.of(Outcome::Selected, cause),
+        probed: runs.of(Outcome::Probed, cause),
+        parked: runs.of(Outcome::Parked, cause),
+        kernel: runs.of(Outcome::Kernel, cause),
+    };
+    Outcomes {
+        new: counts(Cause::New),
+        migrating: counts(Cause::Migrating),
+    }
+}

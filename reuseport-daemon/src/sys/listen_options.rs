@@ -1,0 +1,53 @@
+//! The two options of a listening TCP socket that neither socket2 nor rustix sets.
+
+#![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
+
+use std::{
+    ffi::c_int,
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Sets `TCP_FASTOPEN`: how many connections may wait that brought data in their SYN.
+///
+/// # Errors
+///
+/// What setsockopt(2) says, such as `EINVAL` for a socket that is past listening.
+pub fn set_fast_open(socket: BorrowedFd<'_>, waiting: u16) -> io::Result<()> {
+    set(socket, libc::TCP_FASTOPEN, c_int::from(waiting))
+}
+
+/// Sets `TCP_DEFER_ACCEPT`: how many seconds a connection may wait for its first data before it
+/// reaches the accept queue.
+///
+/// # Errors
+///
+/// What setsockopt(2) says.
+pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u16) -> io::Result<()> {
+    set(socket, libc::TCP_DEFER_ACCEPT, c_int::from(seconds))
+}
+
+fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the size of an int fits a socklen_t"
+    )]
+    let length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `value`, which outlives
+    // the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

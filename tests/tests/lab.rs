@@ -1,0 +1,43 @@
+//! The lab itself: that its load, its link and its servers do what the scenarios take for granted,
+//! and that its ledger sees every loss there is.
+
+mod lab {
+    pub(super) mod clean;
+    pub(super) mod load;
+    pub(super) mod loss;
+    pub(super) mod setup;
+}
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Rates and losses are those of the whole machine: one at a time.
+    arguments.test_threads = Some(1);
+    let trials = vec![
+        trial("loopback_churn", lab::load::loopback_churn),
+        trial("link_churn", lab::load::link_churn),
+        trial("every_acceptor", lab::load::every_acceptor),
+        trial("both_families", lab::load::both_families),
+        trial("dual_stack", lab::load::dual_stack),
+        trial("lossy_link", lab::load::lossy_link),
+        trial("fast_open_and_deferred", lab::load::fast_open_and_deferred),
+        trial("sessions_stay", lab::load::sessions_stay),
+        trial("filtered_handshakes", lab::load::filtered_handshakes),
+        trial("close_loses_on_loopback", lab::loss::close_loopback),
+        trial("close_loses_on_a_link", lab::loss::close_link),
+        trial("drain_close_loses_on_a_link", lab::loss::drain_close_link),
+        trial("shutdown_from_outside", lab::loss::shutdown_from_outside),
+        trial("nobody_listens", lab::loss::nobody_listens),
+        trial("nothing_left_behind", lab::clean::nothing_left_behind),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: &str, test: fn() -> anyhow::Result<()>) -> Trial {
+    Trial::test(name, move || {
+        test().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}

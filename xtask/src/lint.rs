@@ -1,0 +1,66 @@
+//! `cargo xtask lint`: what needs neither root nor the eBPF compiler.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use crate::{paths, run};
+
+const DENY: &str = "cargo-deny";
+const DENY_VERSION: &str = "0.20.2";
+
+/// Formatting, clippy and cargo-deny, for the workspace and for the eBPF crate.
+pub(crate) fn run() -> Result<()> {
+    let workspace = paths::root();
+    let ebpf = workspace.join("reuseport-ebpf");
+    for directory in [workspace, &ebpf] {
+        run::run(run::cargo(directory).args(["fmt", "--all", "--check"]))?;
+    }
+    run::run(
+        run::cargo(workspace)
+            .args(["clippy", "--workspace", "--all-targets", "--all-features"])
+            .args(["--locked", "--", "-D", "warnings"]),
+    )?;
+    // For the host, where stable Rust has a `core`: types and lints are the same there.
+    run::run(
+        run::cargo(&ebpf)
+            .args(["clippy", "--locked", "--target-dir"])
+            .arg(paths::target().join("ebpf"))
+            .args(["--", "-D", "warnings"]),
+    )?;
+    let deny = deny()?;
+    for directory in [workspace, &ebpf] {
+        run::run(
+            Command::new(&deny)
+                .current_dir(directory)
+                .args(["--locked", "--config"])
+                .arg(workspace.join("deny.toml"))
+                // Advisories come from a server that is no package registry.
+                .args(["check", "bans", "licenses", "sources"]),
+        )?;
+    }
+    Ok(())
+}
+
+/// `cargo-deny` from `PATH`, or built once into the target directory.
+fn deny() -> Result<PathBuf> {
+    let own = paths::tools().join("bin").join(DENY);
+    if let Some(found) = paths::on_path(DENY) {
+        return Ok(found);
+    }
+    if !own.is_file() {
+        run::run(
+            run::cargo(paths::root())
+                .args([
+                    "install",
+                    DENY,
+                    "--version",
+                    DENY_VERSION,
+                    "--locked",
+                    "--root",
+                ])
+                .arg(paths::tools()),
+        )?;
+    }
+    Ok(own)
+}
