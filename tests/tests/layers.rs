@@ -22,16 +22,12 @@ const MAY_USE: [(&str, &[&str]); 8] = [
 const LINES: usize = 400;
 
 /// Longer ones, and why.
-const LONGER: [(&str, &str); 3] = [
+const LONGER: [(&str, &str); 2] = [
     (
         "api/wire.rs",
         "one type for every message, and nothing else",
     ),
     ("lab/ledger.rs", "a quarter of it is its tests"),
-    (
-        "domain/migration/tests/random.rs",
-        "one machine of operations and its checks",
-    ),
 ];
 
 #[test]

@@ -39,6 +39,8 @@ pub(super) struct Run {
     switch: Option<(Instant, Duration)>,
     before: Option<Counters>,
     trouble: Option<String>,
+    /// Labels of the instances that it comes from, which may end before it does.
+    from: Vec<String>,
     replier: Option<Replier>,
 }
 
@@ -71,6 +73,7 @@ impl Run {
         id: u64,
         started: Instant,
         before: Option<Counters>,
+        from: Vec<String>,
         replier: Replier,
     ) -> Self {
         Self {
@@ -81,6 +84,7 @@ impl Run {
             switch: None,
             before,
             trouble: None,
+            from,
             replier: Some(replier),
         }
     }
@@ -95,6 +99,7 @@ impl Run {
             switch: None,
             before: None,
             trouble: None,
+            from: Vec::new(),
             replier: None,
         }
     }
@@ -179,11 +184,10 @@ impl Run {
             (Some((switched, _)), None) => switched.elapsed(),
             (None, _) => self.started.elapsed(),
         };
-        let label = |generation| managed.state.label(generation).to_string();
         MigrationResult {
             service: managed.name().to_string(),
-            from: migration.from.iter().copied().map(label).collect(),
-            to: label(migration.to),
+            from: self.from.clone(),
+            to: managed.state.label(migration.to).to_string(),
             outcome: match end {
                 End::Done => "done",
                 End::RolledBack => "rolled_back",

@@ -184,7 +184,7 @@ impl World {
     }
 
     pub(crate) fn see_all(&mut self, all: &[Observation]) {
-        for seen in &all {
+        for seen in all {
             self.see(*seen);
         }
     }
