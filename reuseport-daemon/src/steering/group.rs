@@ -1,6 +1,7 @@
 //! One group's program and maps.
 
 use std::{
+    borrow::Borrow,
     collections::BTreeMap,
     fmt,
     os::fd::BorrowedFd,
@@ -70,6 +71,28 @@ impl ProgramKind {
 pub struct Runs([[u64; Outcome::ALL.len()]; Cause::ALL.len()]);
 
 impl Runs {
+    /// What a program's counters say.
+    pub(super) fn read(
+        counters: &PerCpuArray<impl Borrow<MapData>, u64>,
+    ) -> Result<Self, SteeringError> {
+        let mut runs = Self::default();
+        for cause in Cause::ALL {
+            for outcome in Outcome::ALL {
+                let index = outcome_index(outcome, cause);
+                runs.0[cause as usize][outcome as usize] = sum(counters, index, names::OUTCOMES)?;
+            }
+        }
+        Ok(runs)
+    }
+
+    /// So many runs of one kind, for tests.
+    #[cfg(test)]
+    pub(crate) fn once(outcome: Outcome, cause: Cause, count: u64) -> Self {
+        let mut runs = Self::default();
+        runs.0[cause as usize][outcome as usize] = count;
+        runs
+    }
+
     /// Runs of one kind.
     #[must_use]
     pub fn of(&self, outcome: Outcome, cause: Cause) -> u64 {
@@ -327,15 +350,7 @@ impl GroupMaps {
     ///
     /// Where the kernel refuses.
     pub fn runs(&self) -> Result<Runs, SteeringError> {
-        let mut runs = Runs::default();
-        for cause in Cause::ALL {
-            for outcome in Outcome::ALL {
-                let index = outcome_index(outcome, cause);
-                runs.0[cause as usize][outcome as usize] =
-                    sum(&self.outcomes, index, names::OUTCOMES)?;
-            }
-        }
-        Ok(runs)
+        Runs::read(&self.outcomes)
     }
 
     /// How often the program chose a slot since it was loaded.
@@ -349,7 +364,7 @@ impl GroupMaps {
 }
 
 fn sum(
-    counters: &PerCpuArray<MapData, u64>,
+    counters: &PerCpuArray<impl Borrow<MapData>, u64>,
     index: u32,
     map: &'static str,
 ) -> Result<u64, SteeringError> {

@@ -25,6 +25,7 @@ mod object;
 mod pins;
 mod records;
 mod service;
+mod trial;
 
 pub use error::SteeringError;
 pub use group::{GroupMaps, ProgramKind, Runs};
@@ -32,3 +33,4 @@ pub use object::{Loader, LogLevel};
 pub use pins::Pins;
 pub use records::RecordError;
 pub use service::ServiceMaps;
+pub use trial::Trial;
