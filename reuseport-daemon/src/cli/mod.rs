@@ -82,7 +82,11 @@ pub async fn run(cli: Cli, mut output: Output<'_>) -> u8 {
 }
 
 async fn execute(cli: Cli, output: &mut Output<'_>) -> Result<u8, CliError> {
-    let mut client = Client::connect(&cli.socket).await?;
+    let mut client = match (Client::connect(&cli.socket).await, &cli.command) {
+        (Ok(client), _) => client,
+        (Err(error), Command::Doctor(args)) => return doctor::alone(args, &error.into(), output),
+        (Err(error), _) => return Err(error.into()),
+    };
     match cli.command {
         Command::Service(command) => service::run(command, &mut client, output).await?,
         Command::Register(args) => instance::register(args, &mut client, output).await?,
