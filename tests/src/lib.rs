@@ -1,4 +1,5 @@
 //! What the scenarios share: a world with a daemon, servers and a load in it. The parts are
 //! `reuseport_daemon::lab`'s, which the demo is made of too.
 
+pub mod nginx;
 pub mod stage;
