@@ -2,13 +2,15 @@
 
 mod scenarios {
     pub(super) mod churn;
+    pub(super) mod refusals;
+    pub(super) mod services;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::churn;
+use scenarios::{churn, refusals, services};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -17,6 +19,9 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("refusals::leave_no_trace", refusals::leave_no_trace),
+        trial("services::two_at_once", services::two_at_once),
+        trial("services::one_at_a_time", services::one_at_a_time),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
