@@ -1,4 +1,4 @@
-//! Waiting for what nothing tells of, with a deadline.
+//! Waiting for something that can only be looked at.
 
 use std::{
     thread,
@@ -9,17 +9,15 @@ use anyhow::{Result, ensure};
 
 use crate::stage::DEADLINE;
 
-/// How often it is looked.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-
-/// Waits until something is so.
+/// Looks again and again until it holds.
 ///
 /// # Errors
 ///
-/// Where it cannot be looked at, or is not so by the [`DEADLINE`].
-pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Where it cannot be looked at, or does not hold in good time.
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
     let end = Instant::now() + DEADLINE;
-    while !is_so()? {
+    while !holds()? {
         ensure!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
         thread::sleep(LOOK_EVERY);
     }

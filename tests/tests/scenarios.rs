@@ -3,13 +3,15 @@
 mod scenarios {
     pub(super) mod churn;
     pub(super) mod nginx;
+    pub(super) mod refusals;
+    pub(super) mod services;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx};
+use scenarios::{churn, nginx, refusals, services};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
             "nginx::reload_with_a_worker_less_without",
             nginx::reload_with_a_worker_less_without,
         ),
+        trial("refusals::leave_no_trace", refusals::leave_no_trace),
+        trial("services::two_at_once", services::two_at_once),
+        trial("services::one_at_a_time", services::one_at_a_time),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

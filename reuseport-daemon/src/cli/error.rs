@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     api::{client::ClientError, exit_code, wire::Failure},
+    chain::chain,
     demo::DemoError,
     lab::server::ServerError,
 };
@@ -142,17 +143,6 @@ fn explain_client(error: &ClientError) -> Explained {
         message: format!("cannot talk to reuseportd: {}", chain(error)),
         hint: hint.map(str::to_owned),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -105,7 +105,12 @@ async fn execute(cli: Cli, output: &mut Output<'_>) -> Result<u8, CliError> {
             migrate_req::run(command, &mut client().await?, output).await?;
         }
         Command::Migrate(args) => return migrate::run(args, &mut client().await?, output).await,
-        Command::Doctor(args) => return doctor::run(args, &mut client().await?, output).await,
+        Command::Doctor(args) => {
+            return match client().await {
+                Ok(mut client) => doctor::run(args, &mut client, output).await,
+                Err(error) => doctor::alone(&args, &error.into(), output),
+            };
+        }
         Command::Demo(args) => return demo::run(args, output).await,
         Command::LabServer(options) => return demo::serve(options).await,
     }

@@ -4,14 +4,14 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, ensure};
-use reuseport_daemon::{
-    api::wire::Outcomes,
-    lab::{
-        load::{Load, LoadOptions},
-        world::World,
-    },
+use reuseport_daemon::lab::{
+    load::{Load, LoadOptions},
+    world::World,
 };
-use reuseport_tests::stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4};
+use reuseport_tests::{
+    outcomes::all_selected,
+    stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4},
+};
 
 pub(crate) fn loopback_500() -> Result<()> {
     back_to_back(World::loopback()?, 500, 8)
@@ -37,8 +37,8 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     for number in 1..=migrations {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
-        let mut switched = None;
-        let result = stage.migrate_to(&next, &label, || switched = Some(load.mark()))?;
+        let mut since = None;
+        let result = stage.migrate_to(&next, &label, || since = Some(load.mark()))?;
         switches.push(result.switch_us);
         handshakes += result.handshakes_waited;
         ensure!(result.left_behind == 0, "{result:?}");
@@ -48,7 +48,7 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         // Every client ends what it had begun before the switch, and begins anew.
         let enough = u64::from(clients) * 2;
         ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
-        spans.push((switched.expect("reported"), load.mark(), tag(&label)));
+        spans.push((since.expect("reported"), load.mark(), tag(&label)));
     }
 
     let report = load.stop()?;
@@ -65,13 +65,9 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         switches[switches.len() - 1],
     );
     ledger.check_complete()?;
-    for (switched, next, expected) in spans {
-        let answered = ledger.check_within(switched..next, expected)?;
+    for (since, next, expected) in spans {
+        let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
-    let outcomes = stage.status()?.groups[0].outcomes.clone();
-    let mut expected = Outcomes::default();
-    expected.new.selected = ledger.begun();
-    ensure!(outcomes == expected, "{outcomes:?} instead of {expected:?}");
-    Ok(())
+    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())
 }

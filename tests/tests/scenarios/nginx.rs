@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::wire::{InstanceStatus, Migrate, MigrationResult, Outcomes},
+    api::wire::{GroupStatus, InstanceStatus, Migrate, MigrationResult, OutcomeCounts, Outcomes},
     lab::{
         ledger::Mark,
         load::{Load, LoadOptions, Protocol, Report},
@@ -21,7 +21,7 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     nginx::{Nginx, Options},
-    runs::{Resets, outcomes},
+    outcomes::all_selected,
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
     wait,
 };
@@ -76,7 +76,6 @@ pub(crate) fn blue_green_without() -> Result<()> {
 /// the new master; the old one ends by itself; the program has run exactly once for each.
 fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Result<()> {
     let stage = Stage::set(far_away()?, listen)?;
-    let resets = Resets::counted(&stage.world)?;
     let mut serving = instance(&stage, "v0", listen)?;
     let load = churn(&stage.world, reach)?;
     let mut spans = Vec::new();
@@ -99,7 +98,7 @@ fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Re
         &format!(", {handshakes} handshakes waited for, slowest drain {slowest_drain} ms"),
     );
     check(&report, &spans)?;
-    check_outcomes(&stage, &resets, report.connections.begun())
+    check_outcomes(&stage, report.connections.begun())
 }
 
 /// A reload replaces the workers and keeps the listeners, which the workers inherit: the daemon has
@@ -108,7 +107,6 @@ fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Re
 pub(crate) fn reload() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
-    let resets = Resets::counted(&stage.world)?;
     let mut nginx = instance(&stage, "v0", &listen)?;
     let cookies = cookies(&stage, "v0")?;
     let load = churn(&stage.world, Reach::V4)?;
@@ -121,7 +119,7 @@ pub(crate) fn reload() -> Result<()> {
     let after = self::cookies(&stage, "v0")?;
     ensure!(after == cookies, "{after:?} instead of {cookies:?}");
     check(&report, &[])?;
-    check_outcomes(&stage, &resets, report.connections.begun())
+    check_outcomes(&stage, report.connections.begun())
 }
 
 /// The old masters stay, and so do their sessions: each is answered by the master that accepted it
@@ -129,7 +127,6 @@ pub(crate) fn reload() -> Result<()> {
 pub(crate) fn keep_sessions() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
-    let resets = Resets::counted(&stage.world)?;
     let first = instance(&stage, "v0", &listen)?;
     let sessions = Load::start(
         stage.world.client(),
@@ -173,7 +170,7 @@ pub(crate) fn keep_sessions() -> Result<()> {
     let speakers = spoken.by_label();
     ensure!(speakers.keys().eq([&tag("v0")]), "{speakers:?}");
     check(&report, &spans)?;
-    check_outcomes(&stage, &resets, report.connections.begun() + every_one)
+    check_outcomes(&stage, report.connections.begun() + every_one)
 }
 
 /// The serving master is killed. Its workers, and with them its listeners, are still there: the
@@ -182,7 +179,6 @@ pub(crate) fn keep_sessions() -> Result<()> {
 pub(crate) fn master_killed() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
-    let resets = Resets::counted(&stage.world)?;
     let mut first = instance(&stage, "v0", &listen)?;
     let load = churn(&stage.world, Reach::V4)?;
     first.kill_master()?;
@@ -201,16 +197,15 @@ pub(crate) fn master_killed() -> Result<()> {
     let span = registered..load.mark();
     let report = load.stop()?;
     drop(second);
-    let outcomes = outcomes(&stage, &resets)?;
-    let by_kernel = outcomes.new.kernel;
+    let Outcomes { new, migrating, .. } = only_group(&stage)?.outcomes;
+    let by_kernel = new.kernel;
     let more = format!(", {by_kernel} by the kernel's hash");
     tell("master killed", &report, &more);
     check(&report, &[(span, tag("v1"))])?;
-    let mut expected = Outcomes::default();
-    expected.new.selected = resets.count() - by_kernel;
-    expected.new.kernel = by_kernel;
     ensure!(by_kernel > 0, "the table was followed all the time");
-    ensure!(outcomes == expected, "{outcomes:?}, not {expected:?}");
+    let runs = new.selected + by_kernel;
+    ensure!(runs == report.connections.begun(), "{new:?}");
+    ensure!(migrating == OutcomeCounts::default(), "{migrating:?}");
     Ok(())
 }
 
@@ -220,7 +215,6 @@ pub(crate) fn master_killed() -> Result<()> {
 pub(crate) fn reload_with_a_worker_less() -> Result<()> {
     let listen = [any_v4()];
     let stage = Stage::set(far_away()?, &listen)?;
-    let resets = Resets::counted(&stage.world)?;
     let mut nginx = instance(&stage, "v0", &listen)?;
     let load = churn(&stage.world, Reach::V4)?;
     nginx.reload(WORKERS - 1)?;
@@ -230,16 +224,18 @@ pub(crate) fn reload_with_a_worker_less() -> Result<()> {
     register(&stage, &nginx, "v0", WORKERS)?;
     go_on(&load)?;
     let report = load.stop()?;
-    let Outcomes { new, migrating } = outcomes(&stage, &resets)?;
+    let group = only_group(&stage)?;
+    let Outcomes { new, migrating, .. } = group.outcomes;
     let moved = migrating.selected + migrating.probed;
     let more = format!(", {} probed, {moved} moved by the kernel", new.probed);
     tell("a worker less", &report, &more);
     ensure!(new.probed > 0, "no bucket of the closed listener: {new:?}");
-    if stage.status()?.groups[0].program == "select" {
+    if group.program == "select" {
         // Before Linux 5.14 a listener that closes takes its connections with it.
         return Ok(());
     }
-    ensure!(new.selected + new.probed == resets.count(), "{new:?}");
+    let runs = new.selected + new.probed;
+    ensure!(runs == report.connections.begun(), "{new:?}");
     ensure!(migrating.parked + migrating.kernel == 0, "{migrating:?}");
     check(&report, &[])
 }
@@ -268,14 +264,24 @@ fn check(report: &Report, spans: &[(Range<Mark>, Tag)]) -> Result<()> {
     Ok(())
 }
 
-/// The program chose a listener by its table, and did so once for every connection.
-fn check_outcomes(stage: &Stage, resets: &Resets, connections: u64) -> Result<()> {
-    let outcomes = outcomes(stage, resets)?;
-    let mut expected = Outcomes::default();
-    expected.new.selected = resets.count();
-    ensure!(outcomes == expected, "{outcomes:?}, not {expected:?}");
-    ensure!(outcomes.new.selected >= connections, "{outcomes:?}");
+/// The program chose a listener by its table, and did so once for every connection, at each of the
+/// service's addresses.
+fn check_outcomes(stage: &Stage, connections: u64) -> Result<()> {
+    let mut runs = 0;
+    for group in stage.status()?.groups {
+        let here = group.outcomes.new.selected;
+        all_selected(&group.outcomes, here)?;
+        ensure!(here > 0, "nobody came to {}", group.listen);
+        runs += here;
+    }
+    ensure!(runs == connections, "{runs} runs for {connections}");
     Ok(())
+}
+
+/// The service's only address.
+fn only_group(stage: &Stage) -> Result<GroupStatus> {
+    let first = stage.status()?.groups.into_iter().next();
+    first.context("a group")
 }
 
 /// The addresses at which clients try a service.

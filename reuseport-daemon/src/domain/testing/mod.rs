@@ -184,7 +184,9 @@ impl World {
     }
 
     pub(crate) fn see_all(&mut self, all: &[Observation]) {
-        all.iter().for_each(|seen| self.see(*seen));
+        for seen in all {
+            self.see(*seen);
+        }
     }
 
     /// Ends a process, and lets the service know.

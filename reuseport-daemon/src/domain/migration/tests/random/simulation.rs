@@ -1,117 +1,20 @@
-//! Whatever happens, in whatever order, with the daemon killed at any point.
+//! A driver, the processes that it looks after, and their clients.
 
 use std::collections::BTreeMap;
 
-use proptest::{option::weighted, prelude::*};
-
-use super::{PAUSE, phase_of, reading};
+use super::{
+    Killed, Op, Step,
+    traffic::{Flow, Traffic},
+};
 use crate::domain::{
     Decision, Drain, Generation, InstanceState, Label, Observation, Options, Phase, ProcessId,
-    Refusal, Retire, SocketCookie, Start, Wait, advance, migrate, process_ended, release, resume,
-    roll_back, testing::World,
+    Refusal, Retire, SocketCookie, Start, Wait, advance, migrate,
+    migration::tests::{PAUSE, phase_of, reading},
+    process_ended, release, resume, roll_back,
+    testing::World,
 };
 
-/// How many processes there are at most at a time.
-const PROCESSES: u32 = 5;
-
-#[derive(Clone, Debug)]
-struct Step {
-    op: Op,
-    killed: Option<Killed>,
-}
-
-/// The daemon is killed while it performs what the step led to.
-#[derive(Clone, Debug)]
-struct Killed {
-    /// After so many effects.
-    after: usize,
-    /// And the next one, after so many of its own.
-    again: Option<usize>,
-    /// A process that ends before there is another daemon.
-    meanwhile: Option<u32>,
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    /// A process starts, unless it runs, and registers.
-    Register {
-        who: u32,
-        listeners: usize,
-        named: bool,
-    },
-    /// A process closes a listener and opens others, and registers again.
-    Reopen {
-        who: u32,
-        group: usize,
-        listeners: usize,
-    },
-    Release(usize),
-    Migrate {
-        to: usize,
-        retire: Retire,
-        patience: u64,
-        traffic: Traffic,
-    },
-    RollBack,
-    /// What is waited for is seen, as it is.
-    Observe,
-    Miss,
-    /// Something is seen that was not waited for.
-    Stale(Observation),
-    /// Connections of the instances that are being drained come along.
-    Flow(Flow),
-    End(u32),
-    Tick(u64),
-}
-
-/// Connections of an instance that nobody has accepted yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Traffic {
-    /// SYNs that saw the old table, and are no handshake yet. A grace period ends that.
-    arriving: u64,
-    half_open: u64,
-    /// Handshakes that have ended, and are in no queue yet. A grace period ends that.
-    landing: u64,
-    queued: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Flow {
-    Arrive,
-    Complete,
-    Land,
-    Accept,
-}
-
-impl Traffic {
-    const NONE: Self = Self {
-        arriving: 0,
-        half_open: 0,
-        landing: 0,
-        queued: 0,
-    };
-
-    fn flow(&mut self, flow: Flow) {
-        let mut accepted = 0;
-        let (from, to) = match flow {
-            Flow::Arrive => (&mut self.arriving, &mut self.half_open),
-            Flow::Complete => (&mut self.half_open, &mut self.landing),
-            Flow::Land => (&mut self.landing, &mut self.queued),
-            Flow::Accept => (&mut self.queued, &mut accepted),
-        };
-        if *from > 0 {
-            *from -= 1;
-            *to += 1;
-        }
-    }
-
-    fn pass_grace_period(&mut self) {
-        self.half_open += std::mem::take(&mut self.arriving);
-        self.queued += std::mem::take(&mut self.landing);
-    }
-}
-
-struct Simulation {
+pub(super) struct Simulation {
     world: World,
     traffic: BTreeMap<Generation, Traffic>,
     running: BTreeMap<u32, ProcessId>,
@@ -121,7 +24,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(groups: u16) -> Self {
+    pub(super) fn new(groups: u16) -> Self {
         Self {
             world: World::new(groups),
             traffic: BTreeMap::new(),
@@ -131,7 +34,7 @@ impl Simulation {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         if let Some(decision) = self.decide(&step.op) {
             match &step.killed {
                 None => self.world.perform(decision),
@@ -400,7 +303,7 @@ impl Simulation {
     }
 
     /// Whatever is under way comes to an end when its connections do.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         for _ in 0..100 {
             if self.world.service.migration.is_none() {
                 return;
@@ -417,91 +320,5 @@ impl Simulation {
             });
         }
         panic!("{:?} never ends", self.world.service.migration);
-    }
-}
-
-fn retirements() -> impl Strategy<Value = Retire> {
-    prop_oneof![
-        Just(Retire::Keep),
-        Just(Retire::Shutdown),
-        Just(Retire::Signal(15))
-    ]
-}
-
-fn traffic() -> impl Strategy<Value = Traffic> {
-    (0..3u64, 0..3u64, 0..2u64, 0..3u64).prop_map(|(arriving, half_open, landing, queued)| {
-        Traffic {
-            arriving,
-            half_open,
-            landing,
-            queued,
-        }
-    })
-}
-
-fn flows() -> impl Strategy<Value = Flow> {
-    prop_oneof![
-        Just(Flow::Arrive),
-        Just(Flow::Complete),
-        Just(Flow::Land),
-        Just(Flow::Accept)
-    ]
-}
-
-fn observations() -> impl Strategy<Value = Observation> {
-    prop_oneof![
-        Just(Observation::GraceOver),
-        Just(Observation::Retired),
-        (0..3u64, 0..3u64).prop_map(|(handshakes, queued)| reading(handshakes, queued)),
-    ]
-}
-
-fn ops() -> impl Strategy<Value = Op> {
-    let who = || 1..=PROCESSES;
-    let which = || 0..usize::try_from(PROCESSES).expect("few");
-    prop_oneof![
-        4 => (who(), 1..=3usize, prop::bool::ANY)
-            .prop_map(|(who, listeners, named)| Op::Register { who, listeners, named }),
-        1 => (who(), 0..3usize, 0..3usize)
-            .prop_map(|(who, group, listeners)| Op::Reopen { who, group, listeners }),
-        1 => which().prop_map(Op::Release),
-        4 => (which(), retirements(), 0..200u64, traffic()).prop_map(
-            |(to, retire, patience, traffic)| Op::Migrate { to, retire, patience, traffic }
-        ),
-        1 => Just(Op::RollBack),
-        8 => Just(Op::Observe),
-        1 => Just(Op::Miss),
-        1 => observations().prop_map(Op::Stale),
-        6 => flows().prop_map(Op::Flow),
-        2 => who().prop_map(Op::End),
-        1 => (0..100u64).prop_map(Op::Tick),
-    ]
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let killed = (
-        0..24usize,
-        weighted(0.3, 0..24usize),
-        weighted(0.3, 1..=PROCESSES),
-    )
-        .prop_map(|(after, again, meanwhile)| Killed {
-            after,
-            again,
-            meanwhile,
-        });
-    let step = (ops(), weighted(0.15, killed)).prop_map(|(op, killed)| Step { op, killed });
-    prop::collection::vec(step, 1..40)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    #[test]
-    fn nothing_is_lost_and_somebody_serves(groups in 1..=3u16, steps in steps()) {
-        let mut simulation = Simulation::new(groups);
-        for step in &steps {
-            simulation.step(step);
-        }
-        simulation.finish();
     }
 }
