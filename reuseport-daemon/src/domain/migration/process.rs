@@ -3,8 +3,9 @@
 use super::{End, Phase, Retire, end::end};
 use crate::domain::{Decision, Effect, Generation, InstanceState, Service, steer};
 
-/// Decides what follows when an instance's process has ended. Its sockets are closed by then, and
-/// the kernel has emptied their slots.
+/// Decides what follows when an instance's process has ended. Its sockets are closed by then and the
+/// kernel has emptied their slots, unless another process shares them: a master's workers, say, which
+/// are about to end too, since nobody is left to lead them.
 #[must_use]
 pub fn process_ended(service: &Service, generation: Generation) -> Decision {
     let Some(instance) = service.instances.get(&generation) else {
