@@ -1,27 +1,20 @@
 //! The one task that changes anything: calls and events in, effects and answers out.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task};
 use tracing::{error, info, warn};
 
 use super::{
-    failure::PerformError,
-    inspect::{Inspection, Look},
-    managed::{Managed, Performed, Sockets},
+    inspect::{Inspection, Look, Sockets},
+    managed::{Managed, PerformError, Performed},
     migration_run::Run,
     observe::{self, Seen},
+    watch::{Exit, Exits},
 };
 use crate::{
-    api::{
-        Envelope,
-        wire::{Failure, Progress},
-    },
-    domain::{self, Decision, End, ProcessId, ServiceName, Wait},
+    api::{Envelope, wire::Failure},
+    domain::{self, Decision, End, ServiceName, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -49,13 +42,6 @@ pub(super) enum Event {
         /// What was seen.
         seen: Seen,
     },
-    /// An instance's process has ended.
-    Exited {
-        /// The service.
-        service: ServiceName,
-        /// The process, which tells an instance from a later one of the same number.
-        process: ProcessId,
-    },
 }
 
 /// The rest of a call, after a look.
@@ -70,9 +56,12 @@ pub(super) struct Driver {
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
     pub(super) services: BTreeMap<ServiceName, Managed>,
+    /// The migrations that are under way, as those who asked for them see them.
+    pub(super) runs: BTreeMap<ServiceName, Run>,
+    /// How many there have been, so that a late event can be told from one in time.
+    pub(super) run_count: u64,
     pub(super) events: mpsc::UnboundedSender<Event>,
-    /// How many migrations have been run, so that a late event can be told from one in time.
-    pub(super) runs: u64,
+    pub(super) exits: Exits,
 }
 
 impl Driver {
@@ -81,6 +70,7 @@ impl Driver {
         mut self,
         mut calls: mpsc::Receiver<Envelope>,
         mut events: mpsc::UnboundedReceiver<Event>,
+        mut exits: mpsc::UnboundedReceiver<Exit>,
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
@@ -88,6 +78,7 @@ impl Driver {
             tokio::select! {
                 () = &mut stop => break,
                 Some(event) = events.recv() => self.on_event(event),
+                Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
                 else => break,
             }
@@ -102,34 +93,32 @@ impl Driver {
                 then,
             } => then(self, &service, found),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
-            Event::Exited { service, process } => self.on_exited(&service, process),
         }
     }
 
     fn on_seen(&mut self, name: &ServiceName, run: u64, seen: Seen) {
-        let Some(managed) = self.services.get_mut(name) else {
+        let Some(managed) = self.services.get(name) else {
             return;
         };
-        let Some(current) = managed.run.as_mut().filter(|current| current.id == run) else {
+        let Some(current) = self.runs.get_mut(name).filter(|it| it.id == run) else {
             return;
         };
         let observation = current.note(seen);
         let decision = domain::advance(&managed.state, observation, clock::boottime_ms());
         if let Err(failure) = self.apply(name, decision) {
             error!(service = %name, %failure, "a migration cannot go on; trying again");
-            self.again_later(Event::Seen {
-                service: name.clone(),
-                run,
-                seen: Seen::Missed,
-            });
+            let service = name.clone();
+            let seen = Seen::Missed;
+            again_later(&self.events, Event::Seen { service, run, seen });
         }
     }
 
-    fn on_exited(&mut self, name: &ServiceName, process: ProcessId) {
+    fn on_exit(&mut self, exit: Exit) {
+        let name = &exit.service;
         let Some(managed) = self.services.get(name) else {
             return;
         };
-        let Some(generation) = managed.state.find_process(process) else {
+        let Some(generation) = managed.state.find_process(exit.process) else {
             return;
         };
         let instance = &managed.state.instances[&generation];
@@ -140,10 +129,7 @@ impl Driver {
         let decision = domain::process_ended(&managed.state, generation);
         if let Err(failure) = self.apply(name, decision) {
             error!(service = %name, %failure, "cannot take leave of an instance; trying again");
-            self.again_later(Event::Exited {
-                service: name.clone(),
-                process,
-            });
+            again_later(&self.exits, exit);
         }
     }
 
@@ -171,15 +157,6 @@ impl Driver {
         });
     }
 
-    fn again_later(&self, event: Event) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(RETRY).await;
-            // An error means that the daemon is stopping.
-            let _ = events.send(event);
-        });
-    }
-
     /// Performs a decision that needs no sockets, and goes on from there.
     pub(super) fn apply(
         &mut self,
@@ -189,7 +166,7 @@ impl Driver {
         let Some(managed) = self.services.get_mut(name) else {
             return Ok(());
         };
-        let performed = managed.perform(&decision, &Sockets::new(), &self.events)?;
+        let performed = managed.perform(&decision, &Sockets::new())?;
         self.commit(name, decision, &performed);
         Ok(())
     }
@@ -202,23 +179,15 @@ impl Driver {
         };
         managed.state = decision.next;
         if let Some((migration, end)) = decision.end {
-            if let Some(run) = managed.run.take() {
+            if let Some(run) = self.runs.remove(name) {
                 log_end(name, end);
                 run.finish(managed, &migration, end);
             }
             return;
         }
-        if let Some(run) = &mut managed.run {
+        if let (Some(run), Some(migration)) = (self.runs.get_mut(name), &managed.state.migration) {
             run.note_switch(performed);
-            if let Some(migration) = &managed.state.migration {
-                let tally = migration.tally;
-                run.progress(Progress {
-                    phase: migration.phase.as_str().to_owned(),
-                    elapsed_ms: millis(run.started.elapsed()),
-                    handshakes: tally.map(|_| run.open_handshakes()),
-                    queued: tally.map(|tally| tally.left.saturating_sub(run.open_handshakes())),
-                });
-            }
+            run.tell(migration);
         }
         if let Some(wait) = decision.wait {
             self.wait(name, wait);
@@ -226,33 +195,33 @@ impl Driver {
     }
 
     fn wait(&mut self, name: &ServiceName, wait: Wait) {
-        let Some(managed) = self.services.get_mut(name) else {
+        let Some(managed) = self.services.get(name) else {
             return;
         };
-        if managed.run.is_none() {
+        let run = self.runs.entry(name.clone()).or_insert_with(|| {
             // A migration that an earlier daemon began: nobody waits for its result.
-            self.runs += 1;
-            managed.run = Some(Run::resumed(self.runs));
-        }
-        let Some(run) = &mut managed.run else {
-            return;
-        };
-        let (id, open) = (run.id, Arc::clone(&run.open));
-        if matches!(wait, Wait::Retirement(_)) {
-            run.drained = Some(Instant::now());
-        }
-        let watched = observe::Watched::of(managed, open);
-        let (grace, events, service) = (self.grace, self.events.clone(), name.clone());
+            self.run_count += 1;
+            Run::resumed(self.run_count)
+        });
+        run.note_wait(wait);
+        let watched = observe::Watched::of(managed, Arc::clone(&run.open));
+        let (service, run) = (name.clone(), run.id);
+        let (grace, events) = (self.grace, self.events.clone());
         tokio::spawn(async move {
             let seen = observe::observe(wait, watched, grace).await;
             // An error means that the daemon is stopping.
-            let _ = events.send(Event::Seen {
-                service,
-                run: id,
-                seen,
-            });
+            let _ = events.send(Event::Seen { service, run, seen });
         });
     }
+}
+
+fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
+    let to = to.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY).await;
+        // An error means that the daemon is stopping.
+        let _ = to.send(what);
+    });
 }
 
 fn log_end(name: &ServiceName, end: End) {
@@ -262,9 +231,4 @@ fn log_end(name: &ServiceName, end: End) {
         End::TimedOut => warn!(service = %name, "migration not finished in time, nothing lost"),
         End::Failed => error!(service = %name, "the new instance ended during its migration"),
     }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,42 +2,14 @@
 
 use std::{error::Error, io};
 
-use thiserror::Error;
-
-use super::inspect::InspectError;
+use super::{inspect::InspectError, managed::PerformError};
 use crate::{
     api::wire::{Failure, Reason},
     chain::chain,
-    domain::{Address, ListenerFault, Refusal, SocketCookie},
+    domain::{Address, ListenerFault, Refusal},
     steering::SteeringError,
     sys::process::ProcessError,
 };
-
-/// An effect that could not be performed.
-#[derive(Debug, Error)]
-pub(super) enum PerformError {
-    /// The kernel said no.
-    #[error("{effect} failed")]
-    Steering {
-        /// The effect.
-        effect: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: SteeringError,
-    },
-    /// The effect needs a listener that nobody duplicated.
-    #[error("no duplicate of the listener with cookie {0}")]
-    NoDuplicate(SocketCookie),
-}
-
-impl PerformError {
-    fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
-            Self::NoDuplicate(_) => None,
-        }
-    }
-}
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {

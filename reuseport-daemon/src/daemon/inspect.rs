@@ -12,7 +12,6 @@ use std::{
 
 use thiserror::Error;
 
-use super::managed::Sockets;
 use crate::{
     domain::{
         Address, Definition, Found, ListenerFault, Placed, Refusal, SocketCookie, of_passed,
@@ -26,6 +25,9 @@ use crate::{
         socket::{self, SocketError, SocketFacts, TcpFacts},
     },
 };
+
+/// Duplicates of a server's listeners, for as long as one operation needs them.
+pub(super) type Sockets = HashMap<SocketCookie, OwnedFd>;
 
 /// A process with listeners that are fit for the service, and duplicates of them.
 #[derive(Debug)]

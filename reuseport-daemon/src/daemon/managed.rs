@@ -1,30 +1,27 @@
 //! A service as the driver holds it, and how effects become system calls.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::AbortHandle};
+use thiserror::Error;
 use tracing::error;
 
-use super::{driver::Event, failure::PerformError, migration_run::Run};
+use super::{
+    inspect::Sockets,
+    watch::{Exit, Exits, Watch},
+};
 use crate::{
     domain::{
         Decision, Effect, Generation, Instance, InstanceState, Service, ServiceName, SocketCookie,
     },
     steering::{GroupMaps, ServiceMaps, SteeringError},
-    sys::{
-        netns::Netns,
-        process::{Process, ProcessError},
-        readiness,
-    },
+    sys::netns::Netns,
 };
-
-/// Duplicates of a server's listeners, for as long as one operation needs them.
-pub(super) type Sockets = HashMap<SocketCookie, OwnedFd>;
 
 /// A service, its maps, and what is being waited for on its behalf.
 #[derive(Debug)]
@@ -35,9 +32,8 @@ pub(super) struct Managed {
     pub maps: ServiceMaps,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
-    /// The migration that is under way, seen from the driver.
-    pub run: Option<Run>,
     watches: BTreeMap<Generation, Watch>,
+    exits: Exits,
 }
 
 /// What performing a decision showed.
@@ -47,15 +43,42 @@ pub(super) struct Performed {
     pub switch: Option<(Instant, Duration)>,
 }
 
+/// An effect that could not be performed.
+#[derive(Debug, Error)]
+pub(super) enum PerformError {
+    /// The kernel said no.
+    #[error("{effect} failed")]
+    Steering {
+        /// The effect.
+        effect: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: SteeringError,
+    },
+    /// The effect needs a listener that nobody duplicated.
+    #[error("no duplicate of the listener with cookie {0}")]
+    NoDuplicate(SocketCookie),
+}
+
+impl PerformError {
+    /// The system call's own error, if one is at the bottom of it.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
+            Self::NoDuplicate(_) => None,
+        }
+    }
+}
+
 impl Managed {
     /// A service with nothing under way.
-    pub(super) fn new(state: Service, maps: ServiceMaps, netns: Arc<Netns>) -> Self {
+    pub(super) fn new(state: Service, maps: ServiceMaps, netns: Arc<Netns>, exits: Exits) -> Self {
         Self {
             state,
             maps,
             netns,
-            run: None,
             watches: BTreeMap::new(),
+            exits,
         }
     }
 
@@ -70,7 +93,6 @@ impl Managed {
         &mut self,
         decision: &Decision,
         sockets: &Sockets,
-        events: &mpsc::UnboundedSender<Event>,
     ) -> Result<Performed, PerformError> {
         let mut begun = None;
         let mut performed = Performed::default();
@@ -78,8 +100,8 @@ impl Managed {
             if matches!(effect, Effect::WriteTable { .. }) {
                 begun.get_or_insert_with(Instant::now);
             }
-            if let Err(failure) = self.perform_one(effect, sockets, events) {
-                self.undo(&decision.effects[..index], events);
+            if let Err(failure) = self.perform_one(effect, sockets) {
+                self.undo(&decision.effects[..index]);
                 return Err(failure);
             }
             if let (Effect::Flip { .. }, Some(begun)) = (effect, begun) {
@@ -89,24 +111,19 @@ impl Managed {
         Ok(performed)
     }
 
-    fn undo(&mut self, effects: &[Effect], events: &mpsc::UnboundedSender<Event>) {
+    fn undo(&mut self, effects: &[Effect]) {
         for effect in effects.iter().rev() {
             let Some(undo) = effect.undo(&self.state) else {
                 continue;
             };
-            if let Err(failure) = self.perform_one(&undo, &Sockets::new(), events) {
+            if let Err(failure) = self.perform_one(&undo, &Sockets::new()) {
                 // What is written and what is true differ now; a restart sets it right.
                 error!(service = %self.name(), %failure, "cannot undo {}", effect.name());
             }
         }
     }
 
-    fn perform_one(
-        &mut self,
-        effect: &Effect,
-        sockets: &Sockets,
-        events: &mpsc::UnboundedSender<Event>,
-    ) -> Result<(), PerformError> {
+    fn perform_one(&mut self, effect: &Effect, sockets: &Sockets) -> Result<(), PerformError> {
         let done = match effect {
             Effect::Insert {
                 group,
@@ -133,7 +150,7 @@ impl Managed {
             } => {
                 let written = self.maps.record_instance(*generation, instance);
                 if written.is_ok() {
-                    self.watch(*generation, instance, events);
+                    self.watch(*generation, instance);
                 }
                 written
             }
@@ -157,22 +174,19 @@ impl Managed {
     }
 
     /// Watches an instance's process, if it is not watched already.
-    pub(super) fn watch(
-        &mut self,
-        generation: Generation,
-        instance: &Instance,
-        events: &mpsc::UnboundedSender<Event>,
-    ) {
+    pub(super) fn watch(&mut self, generation: Generation, instance: &Instance) {
         if instance.state == InstanceState::Gone {
             self.watches.remove(&generation);
-        } else if !self.watches.contains_key(&generation) {
-            let exited = Event::Exited {
-                service: self.name().clone(),
-                process: instance.process,
-            };
-            let watch = Watch::start(Process::reopen(instance.process), exited, events.clone());
-            self.watches.insert(generation, watch);
+            return;
         }
+        let exit = Exit {
+            service: self.name().clone(),
+            process: instance.process,
+        };
+        let exits = &self.exits;
+        self.watches
+            .entry(generation)
+            .or_insert_with(|| Watch::start(exit, exits.clone()));
     }
 }
 
@@ -180,40 +194,4 @@ fn duplicate(sockets: &Sockets, cookie: SocketCookie) -> Result<&OwnedFd, Perfor
     sockets
         .get(&cookie)
         .ok_or(PerformError::NoDuplicate(cookie))
-}
-
-/// Waits for a process to end, until it is dropped.
-#[derive(Debug)]
-struct Watch(Option<AbortHandle>);
-
-impl Watch {
-    fn start(
-        process: Result<Process, ProcessError>,
-        exited: Event,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> Self {
-        // A pidfd becomes readable when its process ends; one that cannot be opened has ended.
-        let pidfd = process
-            .ok()
-            .and_then(|it| readiness::readable(it.into()).ok());
-        let Some(pidfd) = pidfd else {
-            let _ = events.send(exited);
-            return Self(None);
-        };
-        let task = tokio::spawn(async move {
-            // An error would come from epoll itself; the process counts as ended then, as it could
-            // not be watched any more.
-            let _ = pidfd.readable().await;
-            let _ = events.send(exited);
-        });
-        Self(Some(task.abort_handle()))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
 }

@@ -9,18 +9,17 @@ use std::{
 use tracing::warn;
 
 use super::{
-    driver::millis,
+    counters::{Counters, net_counters, outcomes},
     failure,
     managed::{Managed, Performed},
     observe::Seen,
-    status::{net_counters, outcomes},
 };
 use crate::{
     api::{
         Replier,
         wire::{Failure, MigrationReply, MigrationResult, Progress, Reply},
     },
-    domain::{End, Migration, Observation},
+    domain::{End, Migration, Observation, Wait},
     steering::Runs,
     sys::{netstat::TcpCounters, sock_diag::Handshake},
 };
@@ -30,41 +29,17 @@ use crate::{
 pub(super) struct Run {
     /// Tells its events from those of an earlier one.
     pub id: u64,
-    /// When the call came.
-    pub started: Instant,
+    started: Instant,
     /// Handshakes of the snapshot that were still half-open at the last reading.
     pub open: Arc<HashSet<Handshake>>,
     /// When the old listeners were found empty.
-    pub drained: Option<Instant>,
+    drained: Option<Instant>,
     switch: Option<(Instant, Duration)>,
     before: Option<Counters>,
     trouble: Option<String>,
     /// Labels of the instances that it comes from, which may end before it does.
     from: Vec<String>,
     replier: Option<Replier>,
-}
-
-/// What is compared with after the migration.
-#[derive(Debug)]
-pub(super) struct Counters {
-    pub net: TcpCounters,
-    pub runs: Runs,
-}
-
-impl Counters {
-    /// Reads both kinds for a service. None where one cannot be read: the migration is worth more
-    /// than its statistics.
-    pub(super) fn read(managed: &Managed) -> Option<Self> {
-        let net = managed.netns.enter(TcpCounters::read);
-        let runs = managed.maps.runs();
-        match (net, runs) {
-            (Ok(Ok(net)), Ok(runs)) => Some(Self { net, runs }),
-            (net, runs) => {
-                warn!(service = %managed.name(), ?net, ?runs, "cannot read counters");
-                None
-            }
-        }
-    }
 }
 
 impl Run {
@@ -131,15 +106,30 @@ impl Run {
     }
 
     /// How many handshakes are still waited for.
-    pub(super) fn open_handshakes(&self) -> u64 {
+    fn open_handshakes(&self) -> u64 {
         self.open.len() as u64
     }
 
-    /// Tells how far it has come.
-    pub(super) fn progress(&self, progress: Progress) {
-        if let Some(replier) = &self.replier {
-            tell(replier, progress);
+    /// Takes note of what is waited for.
+    pub(super) fn note_wait(&mut self, wait: Wait) {
+        if matches!(wait, Wait::Retirement(_)) {
+            self.drained = Some(Instant::now());
         }
+    }
+
+    /// Tells how far it has come.
+    pub(super) fn tell(&self, migration: &Migration) {
+        let Some(replier) = &self.replier else {
+            return;
+        };
+        let tally = migration.tally;
+        let progress = Progress {
+            phase: migration.phase.as_str().to_owned(),
+            elapsed_ms: millis(self.started.elapsed()),
+            handshakes: tally.map(|_| self.open_handshakes()),
+            queued: tally.map(|tally| tally.left.saturating_sub(self.open_handshakes())),
+        };
+        tell(replier, progress);
     }
 
     /// Answers that it could not begin.
@@ -234,6 +224,12 @@ const NO_COUNTERS: TcpCounters = TcpCounters {
     listen_drops: 0,
 };
 
+/// Whole milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whole microseconds.
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -12,6 +12,7 @@
 
 mod calls;
 mod config;
+mod counters;
 mod doctor;
 mod driver;
 mod failure;
@@ -23,6 +24,7 @@ mod observe;
 mod recovery;
 mod run;
 mod status;
+mod watch;
 
 pub use config::{Config, ConfigError};
 pub use doctor::examine_machine;

@@ -44,10 +44,10 @@ impl Driver {
             .collect();
         let decision = domain::resume(&state);
         self.watch_log(&maps);
-        let mut managed = Managed::new(state, maps, netns);
+        let mut managed = Managed::new(state, maps, netns, self.exits.clone());
         for (generation, instance) in instances {
             // One that has ended meanwhile is noticed by this, as if it ended now.
-            managed.watch(generation, &instance, &self.events);
+            managed.watch(generation, &instance);
         }
         self.services.insert(name.clone(), managed);
         if let Err(error) = self.apply(name, decision) {

@@ -114,14 +114,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         source,
     })?;
     let (events, inbox) = mpsc::unbounded_channel();
+    let (exits, exited) = mpsc::unbounded_channel();
     let mut driver = Driver {
         pins: Pins::open(&options.bpffs)?,
         loader: Loader::from_environment(config.bpf_log.into())?,
         grace: GracePeriod::probe()?,
         home: Arc::new(Netns::current()?),
         services: BTreeMap::new(),
+        runs: BTreeMap::new(),
+        run_count: 0,
         events,
-        runs: 0,
+        exits,
     };
     driver.recover()?;
     for definition in definitions {
@@ -145,7 +148,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         // Dropped, not sent: either way the server has ended, and has had its answers.
         let _ = ended.await;
     };
-    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, until_served));
+    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, exited, until_served));
     notify(&[NotifyState::Stopping]);
     info!("stopped; steering goes on as it is");
     Ok(result?)

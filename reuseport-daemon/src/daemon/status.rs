@@ -5,25 +5,23 @@ use std::{
     sync::Arc,
 };
 
-use reuseport_common::{Cause, Outcome};
 use tokio::task;
 use tracing::warn;
 
-use super::{driver::Driver, managed::Managed};
+use super::{counters::outcomes, driver::Driver, managed::Managed};
 use crate::{
     api::{
         Replier, Scope,
         wire::{
-            Failure, GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, NetCounters,
-            OutcomeCounts, Outcomes, Reply, ServiceStatus, Status,
+            Failure, GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, Reply,
+            ServiceStatus, Status,
         },
     },
     chain::chain,
     domain::{Generation, Group, Instance, InstanceState},
-    steering::{GroupMaps, Runs, SteeringError},
+    steering::{GroupMaps, SteeringError},
     sys::{
         netns::Netns,
-        netstat::TcpCounters,
         process::{ProcessError, descendants, session_inodes},
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
     },
@@ -208,29 +206,4 @@ fn add_sessions(status: &mut ServiceStatus, sessions: &HashSet<u32>) -> Result<(
         instance.sessions = held.intersection(sessions).count() as u64;
     }
     Ok(())
-}
-
-/// A network namespace's counters, as they travel.
-pub(super) fn net_counters(counters: &TcpCounters) -> NetCounters {
-    NetCounters {
-        migrate_req_success: counters.migrated,
-        migrate_req_failure: counters.not_migrated,
-        listen_overflows: counters.listen_overflows,
-        listen_drops: counters.listen_drops,
-    }
-}
-
-/// A program's counters, as they travel.
-pub(super) fn outcomes(runs: &Runs) -> Outcomes {
-    let counts = |cause| OutcomeCounts {
-        selected: runs.of(Outcome::Selected, cause),
-        probed: runs.of(Outcome::Probed, cause),
-        parked: runs.of(Outcome::Parked, cause),
-        kernel: runs.of(Outcome::Kernel, cause),
-    };
-    Outcomes {
-        new: counts(Cause::New),
-        migrating: counts(Cause::Migrating),
-        stray: counts(Cause::Stray),
-    }
 }

@@ -56,10 +56,9 @@ impl Driver {
         if decision.effects.is_empty() {
             return Ok((generation, false));
         }
-        let events = self.events.clone();
         let managed = self.managed_mut(name)?;
         let performed = managed
-            .perform(&decision, &found.sockets, &events)
+            .perform(&decision, &found.sockets)
             .map_err(|error| {
                 let address = managed.state.definition.addresses.first();
                 failure::not_performed(&error, address)

@@ -11,11 +11,11 @@ use crate::{
         wire::{Failure, Migrate, MigrationReply, MigrationResult, NetCounters, Outcomes, Reply},
     },
     daemon::{
+        counters::Counters,
         driver::Driver,
         failure::{self, bad_parameter},
-        inspect::Look,
-        managed::Sockets,
-        migration_run::{Counters, Run, tell_phase},
+        inspect::{Look, Sockets},
+        migration_run::{Run, tell_phase},
     },
     domain::{
         self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Retire, Service,
@@ -131,9 +131,8 @@ impl Driver {
         replier: Replier,
     ) {
         tell_phase(&replier, "staged", wanted.started);
-        self.runs += 1;
-        let id = self.runs;
-        let events = self.events.clone();
+        self.run_count += 1;
+        let id = self.run_count;
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
@@ -141,9 +140,9 @@ impl Driver {
         let migration = decision.next.migration.iter();
         let from = migration.flat_map(|it| &it.from).map(label).collect();
         let run = Run::begun(id, wanted.started, before, from, replier);
-        match managed.perform(&decision, &Sockets::new(), &events) {
+        match managed.perform(&decision, &Sockets::new()) {
             Ok(performed) => {
-                managed.run = Some(run);
+                self.runs.insert(name.clone(), run);
                 info!(service = %name, "migration begun");
                 self.commit(name, decision, &performed);
             }

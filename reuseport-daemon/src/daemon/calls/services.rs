@@ -60,8 +60,9 @@ impl Driver {
         let kind = maps.groups().first().map(|it| it.kind().as_str());
         info!(service = %definition.name, program = kind, "service added");
         self.watch_log(&maps);
+        let exits = self.exits.clone();
         self.services
-            .insert(definition.name, Managed::new(state, maps, netns));
+            .insert(definition.name, Managed::new(state, maps, netns, exits));
         Ok(true)
     }
 
