@@ -1,4 +1,12 @@
 //! What the scenarios share: a world with a daemon, servers and a load in it. The parts are
 //! `reuseport_daemon::lab`'s, which the demo is made of too.
 
+pub mod control;
+pub mod ctl;
+pub mod held;
+pub mod nginx;
+pub mod people;
+pub mod sockets;
 pub mod stage;
+pub mod traces;
+pub mod wait;

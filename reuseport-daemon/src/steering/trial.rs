@@ -8,7 +8,7 @@ use aya::{
 };
 use reuseport_common::{BUCKETS, SteeringTable, names};
 
-use super::{Loader, ProgramKind, Runs, SteeringError, group::wrap, object, pins::ASIDE};
+use super::{Loader, ProgramKind, Runs, SteeringError, maps::wrap, object, pins::ASIDE};
 use crate::domain::{Slot, TableCopy};
 
 /// How many slots it has.

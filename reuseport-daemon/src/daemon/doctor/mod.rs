@@ -61,7 +61,7 @@ impl Driver {
 pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
     let mut findings = match Loader::from_environment(LogLevel::Off) {
         Ok(loader) => machine::judge(&machine::examine(&loader, bpffs)),
-        Err(error) => vec![Finding::error("program", super::failure::chain(&error))],
+        Err(error) => vec![Finding::error("program", crate::chain::chain(&error))],
     };
     findings.extend(namespace::judge(&namespace::examine_own()));
     by_weight(findings)

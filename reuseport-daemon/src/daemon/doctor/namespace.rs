@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use crate::{
-    daemon::failure::chain,
+    chain::chain,
     sys::{migrate_req, netns::Netns, sysctl},
 };
 

@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 
 use crate::{
-    daemon::failure::chain,
+    chain::chain,
     domain::{Slot, SocketCookie},
     steering::{ProgramKind, SteeringError, Trial},
     sys::{

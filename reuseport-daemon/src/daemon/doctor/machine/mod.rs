@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use self::group::GroupTrial;
 pub(super) use self::judge::judge;
 use crate::{
-    daemon::failure::chain,
+    chain::chain,
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         bpffs,

@@ -17,7 +17,8 @@ use thiserror::Error;
 
 use super::{finding::Finding, machine};
 use crate::{
-    daemon::{failure::chain, managed::Managed},
+    chain::chain,
+    daemon::managed::Managed,
     domain::{Generation, Group, Instance, InstanceState, ProcessId, Service, SocketCookie, Uid},
     steering::{ProgramKind, Runs, SteeringError},
     sys::{
