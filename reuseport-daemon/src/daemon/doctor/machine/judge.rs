@@ -88,6 +88,10 @@ fn judge_steered(group: &GroupTrial, steered: &Result<Steered, String>) -> Findi
             SUBJECT,
             format!("a connection did not arrive where it was steered to, {place}"),
         ),
+        // A loopback that is down or filtered is no fault of the steering.
+        Err(why) if group.no_namespace.is_some() => {
+            Finding::warning(SUBJECT, format!("could not be tried {place}: {why}"))
+        }
         Err(why) => Finding::error(SUBJECT, format!("none could be steered, {place}: {why}")),
     }
 }
@@ -201,8 +205,8 @@ fn judge_duplicates(duplicates: &Duplicates, facts: &Facts) -> Vec<Finding> {
         .hint("Landlock or another security module, Yama, or a user namespace can forbid it"),
         Some(Err(_)) => Finding::note(
             SUBJECT,
-            "works on this process and not on process 1: servers of other users can only register \
-             by passing their listeners",
+            "works on this process and not on process 1: servers of other users, or with more \
+             capabilities, can only register by passing their listeners",
         ),
     };
     vec![finding]
@@ -263,8 +267,8 @@ fn use_of(capability: Capability) -> &'static str {
         Capability::Perfmon => "needed only where the programs log (bpf-log)",
         Capability::NetAdmin => "needed only to set net.ipv4.tcp_migrate_req",
         Capability::SysPtrace => {
-            "needed only to register other users' processes by their pid, and to retire their \
-             listeners"
+            "needed to register processes by their pid, and to retire their listeners, where they \
+             are another user's or have capabilities that this process lacks"
         }
         Capability::DacReadSearch => {
             "needed only to register other users' processes by their pid, and to count their \

@@ -141,6 +141,20 @@ fn sockets_that_are_not_listed_are_an_error_even_without_a_program() {
 }
 
 #[test]
+fn without_a_namespace_for_it_a_trial_that_fails_proves_nothing() {
+    let found = only(|facts| {
+        facts.group.no_namespace = Some("EPERM".to_owned());
+        facts.group.steered = Some(Err("connect failed".to_owned()));
+    });
+    assert_eq!(found.level, Level::Warning);
+    let astray = only(|facts| {
+        facts.group.no_namespace = Some("EPERM".to_owned());
+        facts.group.steered = Some(Ok(Steered::Astray));
+    });
+    assert_eq!(astray.level, Level::Error);
+}
+
+#[test]
 fn a_refusal_names_what_is_seen_to_refuse() {
     let without = amiss(|facts| {
         refused(facts);
