@@ -45,7 +45,7 @@ pub mod names {
     pub const ACTIVE: &str = "ACTIVE";
     /// Runs of the program by outcome and cause, per CPU.
     pub const OUTCOMES: &str = "OUTCOMES";
-    /// Runs of the program that chose a slot, per slot and CPU.
+    /// New connections by the slot that was chosen for them, per CPU.
     pub const SELECTED: &str = "SELECTED";
     /// The program for kernels without listener migration (before Linux 5.14).
     pub const SELECT: &str = "select";

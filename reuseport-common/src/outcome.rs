@@ -23,19 +23,22 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Cause {
-    /// A packet that belongs to no connection yet, which on a healthy network is a SYN.
+    /// A SYN: a connection begins.
     New = 0,
     /// A listener closed and the kernel asks where its connection goes (Linux 5.14+).
     Migrating = 1,
+    /// Another packet that belongs to no connection: one that came late, such as a second reset, or
+    /// the ACK that brings a SYN cookie back and makes the connection whose SYN was counted as new.
+    Stray = 2,
 }
 
 impl Cause {
     /// Every cause, in the order of the counters.
-    pub const ALL: [Self; 2] = [Self::New, Self::Migrating];
+    pub const ALL: [Self; 3] = [Self::New, Self::Migrating, Self::Stray];
 }
 
 /// How many counters the `OUTCOMES` map has.
-pub const OUTCOMES: u32 = 8;
+pub const OUTCOMES: u32 = 12;
 
 /// The index in the `OUTCOMES` map.
 #[inline]

@@ -1,4 +1,4 @@
-//! Counting: every run in exactly one outcome, and every choice under its slot.
+//! Counting: every run in exactly one outcome, and every new connection under its slot.
 
 use reuseport_common::{Cause, Outcome, outcome_index};
 
@@ -8,7 +8,10 @@ use crate::maps::{OUTCOMES, SELECTED};
 #[inline(always)]
 pub(crate) fn chosen(outcome: Outcome, cause: Cause, slot: u32) {
     run(outcome, cause);
-    increment(SELECTED.get_ptr_mut(slot));
+    match cause {
+        Cause::New => increment(SELECTED.get_ptr_mut(slot)),
+        Cause::Migrating | Cause::Stray => {}
+    }
 }
 
 /// Counts a run that chose nothing.

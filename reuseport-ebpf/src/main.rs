@@ -18,6 +18,7 @@
 
 mod count;
 mod maps;
+mod packet;
 mod steer;
 
 use aya_ebpf::{macros::sk_reuseport, programs::SkReuseportContext};
@@ -27,15 +28,19 @@ use reuseport_common::Cause;
 /// `migrating_sk`, so this one must not.
 #[sk_reuseport]
 fn select(ctx: SkReuseportContext) -> u32 {
-    steer::steer(ctx, Cause::New)
+    let cause = packet::cause(&ctx);
+    steer::steer(ctx, cause)
 }
 
 /// For kernels that ask where a closing listener's connections go (Linux 5.14+).
 #[sk_reuseport(migrate)]
 fn select_or_migrate(ctx: SkReuseportContext) -> u32 {
-    // Two copies of the body, so that each has its cause as a constant.
+    // Two copies of the body, so that the usual one has nothing of the other.
     match ctx.migrating_sk() {
-        None => steer::steer(ctx, Cause::New),
+        None => {
+            let cause = packet::cause(&ctx);
+            steer::steer(ctx, cause)
+        }
         Some(_) => steer::steer(ctx, Cause::Migrating),
     }
 }

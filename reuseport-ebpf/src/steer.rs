@@ -20,7 +20,7 @@ pub(crate) fn steer(ctx: SkReuseportContext, cause: Cause) -> u32 {
         if slot != PARKING_SLOT && select(&ctx, slot) {
             count::chosen(Outcome::Selected, cause, slot);
             match cause {
-                Cause::New => {}
+                Cause::New | Cause::Stray => {}
                 Cause::Migrating => {
                     debug!(
                         ctx,

@@ -134,6 +134,7 @@ fn outcomes() -> Outcomes {
     Outcomes {
         new: counts(),
         migrating: counts(),
+        stray: counts(),
     }
 }
 

@@ -184,7 +184,7 @@ pub struct MigrationReply {
 /// How far a migration has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// `preflight`, `staged`, `switched`, `draining`, `retiring`.
+    /// `staged`, `switched`, `draining`, `retiring`.
     pub phase: String,
     /// Since the call, in milliseconds.
     pub elapsed_ms: u64,
@@ -244,10 +244,13 @@ pub struct NetCounters {
 /// Runs of the steering program by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// For new connections.
+    /// For new connections: one run for each SYN that belongs to no connection yet.
     pub new: OutcomeCounts,
     /// For connections of a listener that closed.
     pub migrating: OutcomeCounts,
+    /// For other packets that belong to no connection: ones that come late, and ACKs that bring a
+    /// SYN cookie back.
+    pub stray: OutcomeCounts,
 }
 
 /// Runs of the steering program; every run is in exactly one field.
@@ -334,7 +337,7 @@ pub struct ListenerStatus {
     pub accept_queue: Option<u32>,
     /// How many may wait; null where the socket is closed.
     pub backlog: Option<u32>,
-    /// Runs of the program that chose it.
+    /// New connections that were steered to it.
     pub selected: u64,
 }
 

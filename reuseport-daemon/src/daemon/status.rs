@@ -231,5 +231,6 @@ pub(super) fn outcomes(runs: &Runs) -> Outcomes {
     Outcomes {
         new: counts(Cause::New),
         migrating: counts(Cause::Migrating),
+        stray: counts(Cause::Stray),
     }
 }

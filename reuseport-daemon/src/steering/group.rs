@@ -271,7 +271,7 @@ impl GroupMaps {
         Runs::read(&self.outcomes)
     }
 
-    /// How often the program chose a slot since it was loaded.
+    /// How many new connections were steered to a slot since the program was loaded.
     ///
     /// # Errors
     ///

@@ -159,6 +159,7 @@ mod tests {
                         parked: 0,
                         kernel: 0,
                     },
+                    stray: OutcomeCounts::default(),
                 },
                 slots: 1024,
             }],

@@ -55,7 +55,6 @@ impl Driver {
             };
             Ok((name, target, wanted))
         });
-        tell_phase(&replier, "preflight", started);
         match prepared {
             Err(failure) => replier.finish(Err(failure)),
             Ok((name, Target::Label(to), wanted)) => self.migrate_to(&name, &to, &wanted, replier),

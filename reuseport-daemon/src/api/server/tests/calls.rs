@@ -205,7 +205,7 @@ async fn progress_is_streamed_to_those_who_asked_for_more() {
     let driving = async {
         let envelope = fixture.call().await;
         assert_eq!(envelope.request, Request::Migrate(migrate.clone()));
-        for phase in ["preflight", "staged"] {
+        for phase in ["staged", "switched"] {
             let reply = Reply::Migration(Box::new(progress(phase)));
             envelope.replier.progress(reply);
         }
@@ -216,7 +216,7 @@ async fn progress_is_streamed_to_those_who_asked_for_more() {
     let (replies, ()) = tokio::join!(asking, driving);
     assert_eq!(
         replies,
-        [progress("preflight"), progress("staged"), result()]
+        [progress("staged"), progress("switched"), result()]
     );
 
     // The raw replies say which one is the last; and who does not ask for more gets one.
