@@ -110,8 +110,8 @@ fn judge_cap(
     })
 }
 
-/// Findings of what a group's program did that was not as planned, since it was loaded. It counts
-/// its runs, and with SYN cookies a connection takes two.
+/// Findings of what a group's program did that was not as planned, since it was loaded. Stray
+/// packets are left out: each makes no connection, or one whose SYN was counted already.
 pub(super) fn judge_outcomes(facts: &Facts, group: &Group, runs: &Runs) -> Vec<Finding> {
     let note = |number: u64, what: &str| {
         (number > 0).then(|| {
@@ -216,6 +216,7 @@ mod tests {
             (Outcome::Parked, Cause::New, 2),
             (Outcome::Kernel, Cause::New, 3),
             (Outcome::Kernel, Cause::Migrating, 4),
+            (Outcome::Kernel, Cause::Stray, 100),
             (Outcome::Selected, Cause::Migrating, 5),
         ]);
         let found = outcomes(&loud);
