@@ -54,9 +54,10 @@ pub(super) struct GroupTrial {
     pub(super) no_namespace: Option<String>,
     /// Whether the kernel's list of sockets has our listeners.
     pub(super) listed: Result<bool, String>,
-    pub(super) steered: Result<Steered, String>,
-    /// What became of the queue of a listener that closed; nothing where the program does not move
-    /// any.
+    /// Nothing where there was no program.
+    pub(super) steered: Option<Result<Steered, String>>,
+    /// What became of the queue of a listener that closed; nothing where there was no program, or
+    /// where it does not move any.
     pub(super) moved: Option<Result<Moved, String>>,
 }
 
@@ -104,12 +105,13 @@ enum NamespaceError {
     Interface(#[from] InterfaceError),
 }
 
-/// Tries it. All that is made is gone when this returns.
-pub(super) fn examine(mut trial: Trial) -> GroupTrial {
-    let examined = namespace().and_then(|netns| Ok(netns.enter(|| in_place(&mut trial))?));
+/// Tries it, with a program if there is one. All that is made is gone when this returns.
+pub(super) fn examine(mut trial: Option<Trial>) -> GroupTrial {
+    let mut examine = || in_place(trial.as_mut());
+    let examined = namespace().and_then(|netns| Ok(netns.enter(&mut examine)?));
     examined.unwrap_or_else(|error| GroupTrial {
         no_namespace: Some(chain(&error)),
-        ..in_place(&mut trial)
+        ..examine()
     })
 }
 
@@ -120,29 +122,31 @@ fn namespace() -> Result<Netns, NamespaceError> {
 }
 
 /// In the calling thread's network namespace.
-fn in_place(trial: &mut Trial) -> GroupTrial {
+fn in_place(trial: Option<&mut Trial>) -> GroupTrial {
     let told = |error: TrialError| chain(&error);
+    let mut tried = GroupTrial {
+        no_namespace: None,
+        listed: Ok(false),
+        steered: None,
+        moved: None,
+    };
     let (stays, closes) = match listeners() {
         Ok(listeners) => listeners,
         Err(error) => {
-            let message = told(error);
-            return GroupTrial {
-                no_namespace: None,
-                listed: Err(message.clone()),
-                steered: Err(message),
-                moved: None,
-            };
+            tried.listed = Err(told(error));
+            return tried;
         }
     };
-    let listed = are_listed(&[&stays, &closes]).map_err(told);
+    tried.listed = are_listed(&[&stays, &closes]).map_err(told);
+    let Some(trial) = trial else {
+        return tried;
+    };
     let steered = steer(trial, &stays, &closes).map_err(told);
-    let movable = steered.is_ok() && trial.kind() == ProgramKind::SelectOrMigrate;
-    GroupTrial {
-        no_namespace: None,
-        listed,
-        steered,
-        moved: movable.then(|| move_queue(trial, &stays, closes).map_err(told)),
+    if steered.is_ok() && trial.kind() == ProgramKind::SelectOrMigrate {
+        tried.moved = Some(move_queue(trial, &stays, closes).map_err(told));
     }
+    tried.steered = Some(steered);
+    tried
 }
 
 /// Two listeners of one group.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Bpffs, Descriptors, Duplicates, Facts, Refusal, Steering,
+    Bpffs, Descriptors, Duplicates, Facts, Refusal,
     group::{GroupTrial, Moved, Steered},
 };
 use crate::{
@@ -17,17 +17,14 @@ const LONG_GRACE: Duration = Duration::from_millis(250);
 
 /// Findings from facts.
 pub(in crate::daemon::doctor) fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match &facts.steering {
-        Ok(steering) => findings.extend(judge_steering(steering, &facts.bpffs)),
-        Err(refusal) => findings.push(judge_refusal(refusal, facts)),
-    }
+    let mut findings = vec![judge_program(facts), judge_listing(&facts.group)];
+    findings.extend(judge_group(&facts.group));
     findings.push(judge_migration(facts));
     findings.push(judge_grace(&facts.grace));
     findings.extend(judge_duplicates(&facts.duplicates, facts));
     findings.extend(judge_yama(facts));
     findings.extend(judge_capabilities(facts));
-    findings.extend(judge_bpffs(&facts.bpffs));
+    findings.push(judge_bpffs(&facts.bpffs, facts.pinned.as_ref()));
     findings.push(judge_descriptors(facts.descriptors));
     findings
 }
@@ -39,78 +36,86 @@ fn has(facts: &Facts, capability: Capability) -> bool {
         .is_ok_and(|missing| !missing.contains(&capability))
 }
 
-fn judge_steering(steering: &Steering, bpffs: &Bpffs) -> Vec<Finding> {
-    let mut findings = vec![match steering.kind {
-        ProgramKind::SelectOrMigrate => {
+fn judge_program(facts: &Facts) -> Finding {
+    match &facts.program {
+        Ok(ProgramKind::SelectOrMigrate) => {
             Finding::ok("program", "the kernel takes select_or_migrate")
         }
-        ProgramKind::Select => Finding::note(
+        Ok(ProgramKind::Select) => Finding::note(
             "program",
             "the kernel takes select and not select_or_migrate (Linux 5.14+): a migration moves \
              new connections, and an old listener must be drained by its owner before it closes",
         ),
-    }];
-    findings.extend(judge_group(&steering.group));
-    if bpffs.is_one == Ok(true) {
-        let path = bpffs.path.display();
-        findings.push(match &steering.pinned {
-            Ok(()) => Finding::ok("bpffs", format!("a map can be pinned in {path}")),
-            Err(why) => Finding::error("bpffs", format!("no map can be pinned in {path}: {why}")),
-        });
+        Err(refusal) => judge_refusal(refusal, facts),
     }
-    findings
+}
+
+fn judge_listing(group: &GroupTrial) -> Finding {
+    const SUBJECT: &str = "sock_diag";
+    match &group.listed {
+        Ok(true) => Finding::ok(SUBJECT, "the kernel lists listening TCP sockets"),
+        Ok(false) => Finding::error(SUBJECT, "the kernel does not list our own listeners"),
+        Err(why) => Finding::error(SUBJECT, why.clone())
+            .hint("the kernel's modules inet_diag and tcp_diag are needed"),
+    }
 }
 
 fn judge_group(group: &GroupTrial) -> Vec<Finding> {
-    const GROUP: &str = "reuseport group";
+    let steered = group
+        .steered
+        .as_ref()
+        .map(|steered| judge_steered(group, steered));
+    let moved = group.moved.as_ref().map(judge_moved);
+    steered.into_iter().chain(moved).collect()
+}
+
+fn judge_steered(group: &GroupTrial, steered: &Result<Steered, String>) -> Finding {
+    const SUBJECT: &str = "reuseport group";
     let place = match &group.no_namespace {
         None => "in a network namespace of its own".to_owned(),
         Some(why) => format!("on loopback, as there was no network namespace for it ({why})"),
     };
-    let mut findings = vec![
-        match &group.listed {
-            Ok(true) => Finding::ok("sock_diag", "the kernel lists listening TCP sockets"),
-            Ok(false) => Finding::error("sock_diag", "the kernel does not list our own listener"),
-            Err(why) => Finding::error("sock_diag", why.clone())
-                .hint("the modules inet_diag and tcp_diag are needed"),
-        },
-        match &group.steered {
-            Ok(Steered::Exactly) => Finding::ok(
-                GROUP,
-                format!("a connection was steered and counted, {place}"),
-            ),
-            Ok(Steered::Miscounted(times)) => Finding::error(
-                GROUP,
-                format!("a connection was steered and counted {times} times, {place}"),
-            ),
-            Ok(Steered::Astray) => Finding::error(
-                GROUP,
-                format!("a connection did not arrive where it was steered to, {place}"),
-            ),
-            Err(why) => Finding::error(GROUP, format!("none could be steered, {place}: {why}")),
-        },
-    ];
-    findings.extend(group.moved.as_ref().map(|moved| {
-        match moved {
+    match steered {
+        Ok(Steered::Exactly) => Finding::ok(
+            SUBJECT,
+            format!("a connection was steered and counted, {place}"),
+        ),
+        Ok(Steered::Miscounted(times)) => Finding::error(
+            SUBJECT,
+            format!("a connection was steered and counted {times} times, {place}"),
+        ),
+        Ok(Steered::Astray) => Finding::error(
+            SUBJECT,
+            format!("a connection did not arrive where it was steered to, {place}"),
+        ),
+        // A loopback that is down or filtered is no fault of the steering.
+        Err(why) if group.no_namespace.is_some() => {
+            Finding::warning(SUBJECT, format!("could not be tried {place}: {why}"))
+        }
+        Err(why) => Finding::error(SUBJECT, format!("none could be steered, {place}: {why}")),
+    }
+}
+
+fn judge_moved(moved: &Result<Moved, String>) -> Finding {
+    const SUBJECT: &str = "queue migration";
+    match moved {
         Ok(Moved::Noticed) => Finding::ok(
-            "queue migration",
+            SUBJECT,
             "a connection in the queue of a listener that closed was moved, and its new owner was \
              woken",
         ),
         Ok(Moved::Silently) => Finding::warning(
-            "queue migration",
+            SUBJECT,
             "a connection in the queue of a listener that closed was moved, and its new owner was \
              not woken: it waits there until the next connection comes (CVE-2026-46015)",
         )
         .hint("update the kernel, or let the old server drain its queue before it closes"),
         Ok(Moved::Lost) => Finding::error(
-            "queue migration",
+            SUBJECT,
             "a connection in the queue of a listener that closed was lost",
         ),
-        Err(why) => Finding::error("queue migration", format!("could not be tried: {why}")),
+        Err(why) => Finding::error(SUBJECT, format!("could not be tried: {why}")),
     }
-    }));
-    findings
 }
 
 fn judge_refusal(refusal: &Refusal, facts: &Facts) -> Finding {
@@ -197,11 +202,11 @@ fn judge_duplicates(duplicates: &Duplicates, facts: &Facts) -> Vec<Finding> {
                 "works on this process and not on process 1, in spite of CAP_SYS_PTRACE: {why}"
             ),
         )
-        .hint("a security module, Yama, or a user namespace can forbid it"),
+        .hint("Landlock or another security module, Yama, or a user namespace can forbid it"),
         Some(Err(_)) => Finding::note(
             SUBJECT,
-            "works on this process and not on process 1: servers of other users can only register \
-             by passing their listeners",
+            "works on this process and not on process 1: servers of other users, or with more \
+             capabilities, can only register by passing their listeners",
         ),
     };
     vec![finding]
@@ -246,7 +251,7 @@ fn judge_capabilities(facts: &Facts) -> Vec<Finding> {
         .map(|capability| {
             let message = format!("{} is missing: {}", capability.name(), use_of(*capability));
             // What it is needed for has been tried, which counts for more than the bit.
-            if *capability == Capability::Bpf && facts.steering.is_err() {
+            if *capability == Capability::Bpf && facts.program.is_err() {
                 Finding::error(SUBJECT, message)
             } else {
                 Finding::note(SUBJECT, message)
@@ -262,8 +267,8 @@ fn use_of(capability: Capability) -> &'static str {
         Capability::Perfmon => "needed only where the programs log (bpf-log)",
         Capability::NetAdmin => "needed only to set net.ipv4.tcp_migrate_req",
         Capability::SysPtrace => {
-            "needed only to register other users' processes by their pid, and to retire their \
-             listeners"
+            "needed to register processes by their pid, and to retire their listeners, where they \
+             are another user's or have capabilities that this process lacks"
         }
         Capability::DacReadSearch => {
             "needed only to register other users' processes by their pid, and to count their \
@@ -278,16 +283,22 @@ fn use_of(capability: Capability) -> &'static str {
     }
 }
 
-/// Whether there is room is for the pin to say, where there was something to pin.
-fn judge_bpffs(bpffs: &Bpffs) -> Option<Finding> {
+fn judge_bpffs(bpffs: &Bpffs, pinned: Option<&Result<(), String>>) -> Finding {
+    const SUBJECT: &str = "bpffs";
     let path = bpffs.path.display();
-    match &bpffs.is_one {
-        Ok(true) => None,
-        Ok(false) => Some(
-            Finding::error("bpffs", format!("{path} is not on a bpffs"))
-                .hint(format!("run: mount -t bpf bpf {path}")),
-        ),
-        Err(why) => Some(Finding::error("bpffs", format!("{path}: {why}"))),
+    match (&bpffs.is_one, pinned) {
+        (Ok(true), Some(Ok(()))) => Finding::ok(SUBJECT, format!("a map can be pinned in {path}")),
+        (Ok(true), Some(Err(why))) => {
+            Finding::error(SUBJECT, format!("no map can be pinned in {path}: {why}"))
+        }
+        (Ok(true), None) => Finding::ok(SUBJECT, format!("{path} is one; nothing was pinned")),
+        // A daemon that runs has one.
+        (Ok(false), _) => Finding::warning(
+            SUBJECT,
+            format!("{path} is none yet; reuseportd mounts one there when it starts, if it may"),
+        )
+        .hint(format!("run: mount -t bpf bpf {path}")),
+        (Err(why), _) => Finding::error(SUBJECT, format!("{path}: {why}")),
     }
 }
 

@@ -3,16 +3,14 @@ use crate::daemon::doctor::finding::Level;
 
 fn sound() -> Facts {
     Facts {
-        steering: Ok(Steering {
-            kind: ProgramKind::SelectOrMigrate,
-            group: GroupTrial {
-                no_namespace: None,
-                listed: Ok(true),
-                steered: Ok(Steered::Exactly),
-                moved: Some(Ok(Moved::Noticed)),
-            },
-            pinned: Ok(()),
-        }),
+        program: Ok(ProgramKind::SelectOrMigrate),
+        pinned: Some(Ok(())),
+        group: GroupTrial {
+            no_namespace: None,
+            listed: Ok(true),
+            steered: Some(Ok(Steered::Exactly)),
+            moved: Some(Ok(Moved::Noticed)),
+        },
         counts_migrations: Ok(true),
         migrate_req: Some(false),
         grace: Ok(Duration::from_millis(12)),
@@ -48,12 +46,11 @@ fn only(change: impl FnOnce(&mut Facts)) -> Finding {
     findings.remove(0)
 }
 
-fn steering(facts: &mut Facts) -> &mut Steering {
-    facts.steering.as_mut().expect("loaded")
-}
-
 fn refused(facts: &mut Facts) {
-    facts.steering = Err(Refusal {
+    facts.pinned = None;
+    facts.group.steered = None;
+    facts.group.moved = None;
+    facts.program = Err(Refusal {
         message: "Operation not permitted (os error 1)".to_owned(),
         not_permitted: true,
     });
@@ -70,12 +67,12 @@ fn a_sound_machine_is_in_order() {
             "sock_diag",
             "reuseport group",
             "queue migration",
-            "bpffs",
             "listener migration",
             "grace period",
             "pidfd_getfd",
             "kernel.yama.ptrace_scope",
             "capabilities",
+            "bpffs",
             "file descriptors",
         ]
     );
@@ -84,8 +81,8 @@ fn a_sound_machine_is_in_order() {
 #[test]
 fn a_kernel_of_5_10_has_the_file_and_not_the_feature() {
     let found = amiss(|facts| {
-        steering(facts).kind = ProgramKind::Select;
-        steering(facts).group.moved = None;
+        facts.program = Ok(ProgramKind::Select);
+        facts.group.moved = None;
         facts.counts_migrations = Ok(false);
         facts.migrate_req = Some(true);
     });
@@ -111,7 +108,7 @@ fn a_kernel_of_5_10_has_the_file_and_not_the_feature() {
 
 #[test]
 fn a_sleeper_that_is_not_woken_is_a_warning_and_a_loss_an_error() {
-    let moved = |moved| only(move |facts| steering(facts).group.moved = Some(Ok(moved)));
+    let moved = |moved| only(move |facts| facts.group.moved = Some(Ok(moved)));
     assert_eq!(moved(Moved::Silently).level, Level::Warning);
     assert_eq!(moved(Moved::Lost).level, Level::Error);
 }
@@ -123,12 +120,38 @@ fn steering_that_does_not_steer_is_an_error() {
         Ok(Steered::Miscounted(0)),
         Err("attach failed".to_owned()),
     ] {
-        let found = only(|facts| steering(facts).group.steered = steered);
+        let found = only(|facts| facts.group.steered = Some(steered));
         assert_eq!(
             (found.subject.as_str(), found.level),
             ("reuseport group", Level::Error)
         );
     }
+}
+
+#[test]
+fn sockets_that_are_not_listed_are_an_error_even_without_a_program() {
+    for listed in [Ok(false), Err("no module".to_owned())] {
+        let found = amiss(|facts| {
+            refused(facts);
+            facts.group.listed = listed;
+        });
+        let listing = found.iter().find(|it| it.subject == "sock_diag");
+        assert_eq!(listing.expect("a finding").level, Level::Error);
+    }
+}
+
+#[test]
+fn without_a_namespace_for_it_a_trial_that_fails_proves_nothing() {
+    let found = only(|facts| {
+        facts.group.no_namespace = Some("EPERM".to_owned());
+        facts.group.steered = Some(Err("connect failed".to_owned()));
+    });
+    assert_eq!(found.level, Level::Warning);
+    let astray = only(|facts| {
+        facts.group.no_namespace = Some("EPERM".to_owned());
+        facts.group.steered = Some(Ok(Steered::Astray));
+    });
+    assert_eq!(astray.level, Level::Error);
 }
 
 #[test]
@@ -164,7 +187,8 @@ fn a_refusal_names_what_is_seen_to_refuse() {
     }
 
     let other = only(|facts| {
-        facts.steering = Err(Refusal {
+        refused(facts);
+        facts.program = Err(Refusal {
             message: "Invalid argument".to_owned(),
             not_permitted: false,
         });
@@ -216,12 +240,12 @@ fn getting_at_descriptors_depends_on_yama_and_a_capability() {
 #[test]
 fn what_is_no_bpffs_says_what_to_run() {
     let found = only(|facts| facts.bpffs.is_one = Ok(false));
-    assert_eq!(found.level, Level::Error);
+    assert_eq!(found.level, Level::Warning);
     assert_eq!(
         found.hint.as_deref(),
         Some("run: mount -t bpf bpf /sys/fs/bpf")
     );
-    let full = only(|facts| steering(facts).pinned = Err("no space".to_owned()));
+    let full = only(|facts| facts.pinned = Some(Err("no space".to_owned())));
     assert_eq!((full.subject.as_str(), full.level), ("bpffs", Level::Error));
 }
 

@@ -6,13 +6,13 @@ mod judge;
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, getrlimit};
+use socket2::{Domain, Socket, Type};
 
 use self::group::GroupTrial;
 pub(super) use self::judge::judge;
@@ -34,7 +34,11 @@ use crate::{
 /// What was found out.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    steering: Result<Steering, Refusal>,
+    /// Which program the kernel takes.
+    program: Result<ProgramKind, Refusal>,
+    /// Whether a map could be pinned and unpinned, where there was one.
+    pinned: Option<Result<(), String>>,
+    group: GroupTrial,
     /// Whether the kernel counts what it moves from listener to listener, which it does where it
     /// can.
     counts_migrations: Result<bool, String>,
@@ -51,16 +55,7 @@ pub(super) struct Facts {
     confinement: Confinement,
 }
 
-/// The program is in the kernel.
-#[derive(Clone, Debug)]
-struct Steering {
-    kind: ProgramKind,
-    group: GroupTrial,
-    /// Whether a map could be pinned and unpinned.
-    pinned: Result<(), String>,
-}
-
-/// Why it is not.
+/// Why it takes none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refusal {
     message: String,
@@ -95,8 +90,14 @@ struct Descriptors {
 
 /// Tries everything. `bpffs` is where services are pinned.
 pub(super) fn examine(loader: &Loader, bpffs: &Path) -> Facts {
+    let trial = Trial::load(loader);
     Facts {
-        steering: try_steering(loader, bpffs),
+        program: trial.as_ref().map(Trial::kind).map_err(Refusal::from),
+        pinned: trial
+            .as_ref()
+            .ok()
+            .map(|it| it.pin_below(bpffs).map_err(|error| chain(&error))),
+        group: group::examine(trial.ok()),
         counts_migrations: migrate_req::supported().map_err(|it| chain(&it)),
         migrate_req: migrate_req::read().ok().flatten(),
         grace: try_grace(),
@@ -120,15 +121,6 @@ pub(super) fn examine(loader: &Loader, bpffs: &Path) -> Facts {
     }
 }
 
-fn try_steering(loader: &Loader, bpffs: &Path) -> Result<Steering, Refusal> {
-    let trial = Trial::load(loader).map_err(|it| Refusal::from(&it))?;
-    Ok(Steering {
-        kind: trial.kind(),
-        pinned: trial.pin_below(bpffs).map_err(|it| chain(&it)),
-        group: group::examine(trial),
-    })
-}
-
 impl From<&SteeringError> for Refusal {
     fn from(error: &SteeringError) -> Self {
         let io = error.io_error();
@@ -148,9 +140,9 @@ fn try_grace() -> Result<Duration, String> {
     Ok(begun.elapsed())
 }
 
-/// Duplicates a listener of our own, and sees that it is the same.
+/// Duplicates a socket of our own, and sees that it is the same.
 fn duplicate_own() -> Result<(), String> {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|it| it.to_string())?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|it| it.to_string())?;
     let this = Process::open(std::process::id()).map_err(|it| chain(&it))?;
     let duplicate = this
         .descriptor(socket.as_raw_fd())

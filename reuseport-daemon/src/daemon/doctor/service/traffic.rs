@@ -110,11 +110,18 @@ fn judge_cap(
     })
 }
 
-/// Findings of what a group's program did that was not as planned, since it was loaded.
+/// Findings of what a group's program did that was not as planned, since it was loaded. Stray
+/// packets are left out: each makes no connection, or one whose SYN was counted already.
 pub(super) fn judge_outcomes(facts: &Facts, group: &Group, runs: &Runs) -> Vec<Finding> {
     let note = |number: u64, what: &str| {
         (number > 0).then(|| {
-            let message = format!("since the program was loaded, {number} {what}");
+            let times = if number == 1 { "once" } else { "times" };
+            let number = if number == 1 {
+                String::new()
+            } else {
+                format!("{number} ")
+            };
+            let message = format!("since it was loaded, the program has {number}{times} {what}");
             Finding::note(facts.subject(group), message)
         })
     };
@@ -126,21 +133,21 @@ pub(super) fn judge_outcomes(facts: &Facts, group: &Group, runs: &Runs) -> Vec<F
     [
         note(
             of(Outcome::Probed),
-            "connections found their listener closed and went to a neighbour's (probed): \
-             an instance closed a listener, or ended, while it served",
+            "found a listener closed and taken a neighbour's (probed): an instance closed one, or \
+             ended, while it served",
         ),
         note(
             of(Outcome::Parked),
-            "connections found no live listener and went to the parking listener (parked)",
+            "found no live listener and taken the parking listener (parked)",
         ),
         note(
             of(Outcome::Kernel),
-            "connections found no live listener, and the kernel chose among what was in the group \
-             (kernel): those may have gone to a listener that nobody registered",
+            "found no live listener and left the choice to the kernel (kernel), which takes any \
+             that is in the group, registered or not",
         ),
         note(
             moved,
-            "connections were moved, half-open or queued, when their listener closed (migrating)",
+            "been asked where a connection goes whose listener closed (migrating)",
         ),
     ]
     .into_iter()
@@ -209,12 +216,18 @@ mod tests {
             (Outcome::Parked, Cause::New, 2),
             (Outcome::Kernel, Cause::New, 3),
             (Outcome::Kernel, Cause::Migrating, 4),
+            (Outcome::Kernel, Cause::Stray, 100),
             (Outcome::Selected, Cause::Migrating, 5),
         ]);
         let found = outcomes(&loud);
         let numbers: Vec<bool> = found
             .iter()
-            .zip(["loaded, 1 ", "loaded, 2 ", "loaded, 7 ", "loaded, 9 "])
+            .zip([
+                "has once found",
+                "has 2 times",
+                "has 7 times",
+                "has 9 times",
+            ])
             .map(|(finding, number)| finding.message.contains(number))
             .collect();
         assert_eq!(numbers, [true; 4], "{found:?}");
