@@ -55,22 +55,22 @@ pub(crate) fn leave_no_trace() -> Result<()> {
     ensure!(load.advances_by(100, DEADLINE), "a load under way");
 
     let mut table = Table::new(&stage, &load);
-    table.check(commands::rows(&cast));
-    table.check(commands::rows_of_others(&cast));
+    table.check(commands::rows(&cast))?;
+    table.check(commands::rows_of_others(&cast))?;
     let descriptors = Descriptors::make(&stage, &cast)?;
-    table.check(descriptors.rows(&cast));
-    table.check(calls::rows());
+    table.check(descriptors.rows(&cast))?;
+    table.check(calls::rows())?;
     {
         let stands = Stopped::stop(&cast.held[0])?;
         let waiting = sockets::connected(stage.world.client(), cast::held_address())?;
         until_queued(&stage, "held", "h1", 1)?;
         let migration = Held::begin(&stage, "held", "--to h2")?;
-        table.check(commands::rows_while_held(&cast));
+        table.check(commands::rows_while_held(&cast))?;
         stands.go_on()?;
         migration.ends("done", 0)?;
         drop(waiting);
     }
-    table.check(commands::rows_afterwards());
+    table.check(commands::rows_afterwards())?;
     table.sum_up()?;
     others_see_their_own(&stage)?;
 
@@ -137,17 +137,18 @@ impl<'a> Table<'a> {
     }
 
     /// Checks every row, whatever came of those before.
-    fn check(&mut self, rows: Vec<Row<'_>>) {
+    fn check(&mut self, rows: Vec<Row<'_>>) -> Result<()> {
+        let before = Traces::of(self.stage)?;
         for row in rows {
-            if let Err(error) = self.check_one(&row) {
+            if let Err(error) = self.check_one(&row, &before) {
                 let (cause, asked) = (row.cause, row.asked());
                 self.failures.push(format!("{cause} ({asked}): {error:#}"));
             }
         }
+        Ok(())
     }
 
-    fn check_one(&mut self, row: &Row<'_>) -> Result<()> {
-        let before = Traces::of(self.stage)?;
+    fn check_one(&mut self, row: &Row<'_>, before: &Traces) -> Result<()> {
         let Asked { said, code } = row.ask(self.stage)?;
         let told_for = *self.told.entry(said.clone()).or_insert(row.cause);
         ensure!(
@@ -165,7 +166,7 @@ impl<'a> Table<'a> {
             Ok(after.descriptors == before.descriptors)
         })
         .with_context(|| format!("{before:?} became {after:?}"))?;
-        ensure!(after == before, "{before:?} became {after:?}");
+        ensure!(after == *before, "{before:?} became {after:?}");
         ensure!(self.load.advances_by(1, DEADLINE), "the load stands");
         let progress = self.load.progress();
         ensure!(progress.lost == 0, "{progress:?}");
