@@ -3,8 +3,10 @@
 //! Where things are, and which way they may know of each other, is in ARCHITECTURE.md.
 
 pub mod api;
+mod chain;
 pub mod cli;
 pub mod daemon;
+pub mod demo;
 pub mod domain;
 pub mod lab;
 pub mod steering;

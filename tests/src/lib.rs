@@ -4,6 +4,7 @@
 pub mod control;
 pub mod ctl;
 pub mod held;
+pub mod nginx;
 pub mod people;
 pub mod sockets;
 pub mod stage;

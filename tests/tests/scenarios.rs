@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod churn;
     pub(super) mod lifecycle;
+    pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
 }
@@ -14,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
-    refusals, services,
+    nginx, refusals, services,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +25,16 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("nginx::blue_green_20", nginx::blue_green_20),
+        trial("nginx::blue_green_without", nginx::blue_green_without),
+        trial("nginx::blue_green_v6only", nginx::blue_green_v6only),
+        trial("nginx::blue_green_dual_stack", nginx::blue_green_dual_stack),
+        trial(
+            "nginx::blue_green_two_addresses",
+            nginx::blue_green_two_addresses,
+        ),
+        trial("nginx::reload", nginx::reload),
+        trial("nginx::keep_sessions", nginx::keep_sessions),
         trial("refusals::leave_no_trace", refusals::leave_no_trace),
         trial("services::two_at_once", services::two_at_once),
         trial("services::one_at_a_time", services::one_at_a_time),

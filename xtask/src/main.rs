@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod bytecode;
+mod demo;
 mod lint;
 mod llvm;
 mod paths;
@@ -25,6 +26,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build the programs and run `reuseportctl demo`; needs root, and asks for it through sudo
+    Demo {
+        /// Passed to the demo: --migrations, --clients, --seconds
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Install the Debian packages that the tests and the eBPF build need and this machine lacks
     Setup,
     /// Build the eBPF object and put it, with its digests, where the daemon includes it from
@@ -56,6 +63,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Demo { arguments } => demo::run(&arguments),
         Command::Setup => setup::run(),
         Command::BuildEbpf { check: false } => build_ebpf::run(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),

@@ -25,14 +25,15 @@ pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
     let root = paths::root();
     run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--locked"]))?;
     run::run(run::cargo(root).args(["test", "--workspace", "--locked"]))?;
-    let mut scenarios = run::cargo(root);
-    scenarios
+    let mut privileged = run::cargo(root);
+    privileged
         .args(["test", "--locked", "-p", "reuseport-tests"])
-        .args(["--features", "privileged", "--test", "scenarios", "--"])
+        .args(["--features", "privileged"])
+        .args(["--test", "lab", "--test", "scenarios", "--"])
         .args(arguments)
         .env(BIN_DIR, paths::target().join("debug"));
     if let Some(object) = object {
-        scenarios.env(OBJECT, object);
+        privileged.env(OBJECT, object);
     }
-    run::run(&mut scenarios)
+    run::run(&mut privileged)
 }

@@ -4,7 +4,12 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::api::{client::ClientError, exit_code, wire::Failure};
+use crate::{
+    api::{client::ClientError, exit_code, wire::Failure},
+    chain::chain,
+    demo::DemoError,
+    lab::server::ServerError,
+};
 
 /// A command that did not succeed.
 #[derive(Debug, Error)]
@@ -12,6 +17,15 @@ pub(super) enum CliError {
     /// The call did not succeed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The demo could not go on.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// One of the demo's servers.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A bug.
+    #[error("a thread of this program has panicked")]
+    Panicked,
     /// What came back could not be printed.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
@@ -34,7 +48,8 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) => exit_code::of_error(error),
-            Self::Output(_) => exit_code::FAILED,
+            Self::Demo(DemoError::NotRoot) => exit_code::NOT_PERMITTED,
+            Self::Demo(_) | Self::Server(_) | Self::Panicked | Self::Output(_) => exit_code::FAILED,
         }
     }
 
@@ -42,13 +57,47 @@ impl CliError {
         match self {
             Self::Client(ClientError::Failure(failure)) => explain_failure(failure),
             Self::Client(error) => explain_client(error),
-            Self::Output(_) => Explained {
-                kind: "failed",
-                reason: "output".to_owned(),
-                message: chain(self),
-                hint: None,
-            },
+            Self::Demo(error) => explain_demo(error),
+            Self::Server(_) => failed("server", self),
+            Self::Panicked => failed("panicked", self),
+            Self::Output(_) => failed("output", self),
         }
+    }
+}
+
+fn failed(reason: &str, error: &dyn std::error::Error) -> Explained {
+    Explained {
+        kind: "failed",
+        reason: reason.to_owned(),
+        message: chain(error),
+        hint: None,
+    }
+}
+
+fn explain_demo(error: &DemoError) -> Explained {
+    let (kind, reason, hint) = match error {
+        DemoError::NotRoot => (
+            "not_permitted",
+            "not-root",
+            Some("it makes network namespaces and loads eBPF programs: `sudo reuseportctl demo`"),
+        ),
+        DemoError::NoDaemon(_) => (
+            "failed",
+            "no-daemon",
+            Some("reuseportctl and reuseportd belong in the same directory"),
+        ),
+        DemoError::NoProgram(_)
+        | DemoError::World(_)
+        | DemoError::Server(_)
+        | DemoError::Daemon(_)
+        | DemoError::Sysctl(_)
+        | DemoError::Load(_)
+        | DemoError::Stuck => ("failed", "demo", None),
+    };
+    Explained {
+        kind,
+        hint: hint.map(str::to_owned),
+        ..failed(reason, error)
     }
 }
 
@@ -94,17 +143,6 @@ fn explain_client(error: &ClientError) -> Explained {
         message: format!("cannot talk to reuseportd: {}", chain(error)),
         hint: hint.map(str::to_owned),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

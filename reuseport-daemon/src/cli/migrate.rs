@@ -144,7 +144,7 @@ async fn follow(
         .await?;
     while let Some(reply) = replies.next().await? {
         if let Some(progress) = &reply.progress {
-            output.progress(progress)?;
+            output.progress(progress, render::progress)?;
         }
         if let Some(result) = reply.result {
             return Ok(result);

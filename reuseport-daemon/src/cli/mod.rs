@@ -4,6 +4,7 @@
 //! Architecture Invariant: nothing here opens standard output or error. The binary passes them in.
 
 mod arguments;
+mod demo;
 mod doctor;
 mod error;
 mod instance;
@@ -22,7 +23,10 @@ use clap::{Parser, Subcommand};
 
 pub use self::output::Output;
 use self::{error::CliError, output::Style};
-use crate::api::{client::Client, exit_code};
+use crate::{
+    api::{client::Client, exit_code},
+    lab::server,
+};
 
 /// Moves live TCP services from one process to another without losing a connection.
 #[derive(Debug, Parser)]
@@ -66,6 +70,14 @@ enum Command {
     MigrateReq(migrate_req::MigrateReqCommand),
     /// Look at everything that steering depends on
     Doctor(doctor::DoctorArgs),
+    /// Hand a service over in four ways, side by side, and count what is lost
+    ///
+    /// Needs root, and no daemon: it starts one of its own, in network namespaces of its own, and
+    /// leaves nothing behind.
+    Demo(demo::DemoArgs),
+    /// Be one of the demo's servers
+    #[command(name = demo::SERVER_COMMAND, hide = true)]
+    LabServer(server::Options),
 }
 
 /// Runs the command and returns the exit code (see [`exit_code`]).
@@ -82,16 +94,25 @@ pub async fn run(cli: Cli, mut output: Output<'_>) -> u8 {
 }
 
 async fn execute(cli: Cli, output: &mut Output<'_>) -> Result<u8, CliError> {
-    let mut client = Client::connect(&cli.socket).await?;
+    let client = async || Client::connect(&cli.socket).await;
     match cli.command {
-        Command::Service(command) => service::run(command, &mut client, output).await?,
-        Command::Register(args) => instance::register(args, &mut client, output).await?,
-        Command::Release(args) => instance::release(args, &mut client, output).await?,
-        Command::Rollback(args) => migrate::rollback(args, &mut client, output).await?,
-        Command::Status(args) => status::run(args, &mut client, output).await?,
-        Command::MigrateReq(command) => migrate_req::run(command, &mut client, output).await?,
-        Command::Migrate(args) => return migrate::run(args, &mut client, output).await,
-        Command::Doctor(args) => return doctor::run(args, &mut client, output).await,
+        Command::Service(command) => service::run(command, &mut client().await?, output).await?,
+        Command::Register(args) => instance::register(args, &mut client().await?, output).await?,
+        Command::Release(args) => instance::release(args, &mut client().await?, output).await?,
+        Command::Rollback(args) => migrate::rollback(args, &mut client().await?, output).await?,
+        Command::Status(args) => status::run(args, &mut client().await?, output).await?,
+        Command::MigrateReq(command) => {
+            migrate_req::run(command, &mut client().await?, output).await?;
+        }
+        Command::Migrate(args) => return migrate::run(args, &mut client().await?, output).await,
+        Command::Doctor(args) => {
+            return match client().await {
+                Ok(mut client) => doctor::run(args, &mut client, output).await,
+                Err(error) => doctor::alone(&args, &error.into(), output),
+            };
+        }
+        Command::Demo(args) => return demo::run(args, output).await,
+        Command::LabServer(options) => return demo::serve(options).await,
     }
     Ok(exit_code::DONE)
 }

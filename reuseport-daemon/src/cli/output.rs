@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{error::CliError, render};
-use crate::api::wire::Progress;
 
 /// For people or for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +78,36 @@ impl<'a> Output<'a> {
         self.out.flush()
     }
 
-    /// Shows how far a migration has come.
-    pub(super) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
+    /// Shows how far it has come: `text` for people, `progress` for programs.
+    pub(super) fn progress<T: Serialize>(
+        &mut self,
+        progress: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
         match (self.style, &self.line) {
             (Style::Json, _) => {
                 self.json(&json!({ "progress": progress }))?;
                 self.out.flush()
             }
             (Style::Text, Some(line)) => {
-                line.set_message(render::progress(progress));
+                line.set_message(text(progress));
                 line.tick();
                 Ok(())
             }
-            (Style::Text, None) => writeln!(self.err, "{}", render::progress(progress)),
+            (Style::Text, None) => writeln!(self.err, "{}", text(progress)),
         }
+    }
+
+    /// Shows what will soon be shown again: on the line that changes, or for programs.
+    pub(super) fn fleeting<T: Serialize>(
+        &mut self,
+        progress: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        if self.line.is_none() && self.style == Style::Text {
+            return Ok(());
+        }
+        self.progress(progress, text)
     }
 
     /// Shows an error: the last JSON line for programs, `error:` and `hint:` for people.

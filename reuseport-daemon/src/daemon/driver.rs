@@ -21,7 +21,7 @@ use crate::{
         Envelope,
         wire::{Failure, Progress},
     },
-    domain::{self, Decision, End, Generation, ServiceName, Wait},
+    domain::{self, Decision, End, ProcessId, ServiceName, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -53,8 +53,8 @@ pub(super) enum Event {
     Exited {
         /// The service.
         service: ServiceName,
-        /// The instance.
-        generation: Generation,
+        /// The process, which tells an instance from a later one of the same number.
+        process: ProcessId,
     },
 }
 
@@ -102,10 +102,7 @@ impl Driver {
                 then,
             } => then(self, &service, found),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
-            Event::Exited {
-                service,
-                generation,
-            } => self.on_exited(&service, generation),
+            Event::Exited { service, process } => self.on_exited(&service, process),
         }
     }
 
@@ -128,13 +125,14 @@ impl Driver {
         }
     }
 
-    fn on_exited(&mut self, name: &ServiceName, generation: Generation) {
+    fn on_exited(&mut self, name: &ServiceName, process: ProcessId) {
         let Some(managed) = self.services.get(name) else {
             return;
         };
-        let Some(instance) = managed.state.instances.get(&generation) else {
+        let Some(generation) = managed.state.find_process(process) else {
             return;
         };
+        let instance = &managed.state.instances[&generation];
         info!(
             service = %name, instance = %instance.label, pid = instance.process.pid,
             state = instance.state.as_str(), "process ended"
@@ -144,7 +142,7 @@ impl Driver {
             error!(service = %name, %failure, "cannot take leave of an instance; trying again");
             self.again_later(Event::Exited {
                 service: name.clone(),
-                generation,
+                process,
             });
         }
     }

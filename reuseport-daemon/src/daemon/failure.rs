@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::inspect::InspectError;
 use crate::{
     api::wire::{Failure, Reason},
+    chain::chain,
     domain::{Address, ListenerFault, Refusal, SocketCookie},
     steering::SteeringError,
     sys::process::ProcessError,
@@ -36,21 +37,6 @@ impl PerformError {
             Self::NoDuplicate(_) => None,
         }
     }
-}
-
-/// An error with everything that caused it, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl From<Refusal> for Failure {

@@ -27,10 +27,6 @@ use crate::{
     },
 };
 
-/// The most descriptors that one `Register` call may bring. The kernel carries 253; a server with
-/// more listeners registers by its pid.
-const MAX_PASSED: usize = 128;
-
 /// A process with listeners that are fit for the service, and duplicates of them.
 #[derive(Debug)]
 pub(super) struct Inspection {
@@ -162,13 +158,6 @@ fn by_descriptors(
     pid: u32,
     passed: Vec<OwnedFd>,
 ) -> Result<Inspection, InspectError> {
-    if passed.len() > MAX_PASSED {
-        return Err(Refusal::TooManyDescriptors {
-            got: passed.len(),
-            max: MAX_PASSED,
-        }
-        .into());
-    }
     let process = Process::open(pid)?;
     let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
     let mut sockets = Sockets::new();

@@ -12,8 +12,9 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use super::{driver::Driver, failure::chain};
+use super::driver::Driver;
 use crate::{
+    chain::chain,
     steering::{GroupMaps, LogLevel, ServiceMaps, SteeringError},
     sys::readiness,
 };

@@ -168,7 +168,7 @@ impl Managed {
         } else if !self.watches.contains_key(&generation) {
             let exited = Event::Exited {
                 service: self.name().clone(),
-                generation,
+                process: instance.process,
             };
             let watch = Watch::start(Process::reopen(instance.process), exited, events.clone());
             self.watches.insert(generation, watch);

@@ -39,6 +39,8 @@ pub(super) struct Run {
     switch: Option<(Instant, Duration)>,
     before: Option<Counters>,
     trouble: Option<String>,
+    /// Labels of the instances that it comes from, which may end before it does.
+    from: Vec<String>,
     replier: Option<Replier>,
 }
 
@@ -71,6 +73,7 @@ impl Run {
         id: u64,
         started: Instant,
         before: Option<Counters>,
+        from: Vec<String>,
         replier: Replier,
     ) -> Self {
         Self {
@@ -81,6 +84,7 @@ impl Run {
             switch: None,
             before,
             trouble: None,
+            from,
             replier: Some(replier),
         }
     }
@@ -95,6 +99,7 @@ impl Run {
             switch: None,
             before: None,
             trouble: None,
+            from: Vec::new(),
             replier: None,
         }
     }
@@ -133,10 +138,7 @@ impl Run {
     /// Tells how far it has come.
     pub(super) fn progress(&self, progress: Progress) {
         if let Some(replier) = &self.replier {
-            replier.progress(Reply::Migration(Box::new(MigrationReply {
-                progress: Some(progress),
-                result: None,
-            })));
+            tell(replier, progress);
         }
     }
 
@@ -182,11 +184,10 @@ impl Run {
             (Some((switched, _)), None) => switched.elapsed(),
             (None, _) => self.started.elapsed(),
         };
-        let label = |generation| managed.state.label(generation).to_string();
         MigrationResult {
             service: managed.name().to_string(),
-            from: migration.from.iter().copied().map(label).collect(),
-            to: label(migration.to),
+            from: self.from.clone(),
+            to: managed.state.label(migration.to).to_string(),
             outcome: match end {
                 End::Done => "done",
                 End::RolledBack => "rolled_back",
@@ -205,6 +206,24 @@ impl Run {
             outcomes: outcomes(&runs),
         }
     }
+}
+
+/// Tells that a phase has begun that the domain does not wait in.
+pub(super) fn tell_phase(replier: &Replier, phase: &str, started: Instant) {
+    let progress = Progress {
+        phase: phase.to_owned(),
+        elapsed_ms: millis(started.elapsed()),
+        handshakes: None,
+        queued: None,
+    };
+    tell(replier, progress);
+}
+
+fn tell(replier: &Replier, progress: Progress) {
+    replier.progress(Reply::Migration(Box::new(MigrationReply {
+        progress: Some(progress),
+        result: None,
+    })));
 }
 
 /// What is reported where the counters could not be read.

@@ -25,4 +25,5 @@ mod run;
 mod status;
 
 pub use config::{Config, ConfigError};
+pub use doctor::examine_machine;
 pub use run::{Options, run};

@@ -12,11 +12,11 @@ use tokio::task;
 use tracing::warn;
 
 use super::{
-    failure,
     inspect::{self, InspectError},
     managed::Managed,
 };
 use crate::{
+    chain::chain,
     domain::{Address, InstanceState, ProcessId, Retire, SocketCookie, Wait},
     sys::{
         grace::GracePeriod,
@@ -154,7 +154,7 @@ impl Watched {
                 Retire::Signal(number) => signal(*process, number),
             };
             if let Err(error) = done {
-                trouble = Some(failure::chain(&error));
+                trouble = Some(chain(&error));
             }
         }
         trouble

@@ -2,9 +2,10 @@
 
 use tracing::{error, info, warn};
 
-use super::{driver::Driver, failure::chain, managed::Managed};
+use super::{driver::Driver, managed::Managed};
 use crate::{
     api::wire::Failure,
+    chain::chain,
     domain::{self, Generation, Instance, ServiceName},
     steering::SteeringError,
 };

@@ -9,7 +9,7 @@ use reuseport_common::{Cause, Outcome};
 use tokio::task;
 use tracing::warn;
 
-use super::{driver::Driver, failure::chain, managed::Managed};
+use super::{driver::Driver, managed::Managed};
 use crate::{
     api::{
         Replier, Scope,
@@ -18,6 +18,7 @@ use crate::{
             OutcomeCounts, Outcomes, Reply, ServiceStatus, Status,
         },
     },
+    chain::chain,
     domain::{Generation, Group, Instance, InstanceState},
     steering::{GroupMaps, Runs, SteeringError},
     sys::{

@@ -17,7 +17,8 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// The service afterwards.
     pub next: Service,
-    /// What to watch for then, if the service's migration waits for something.
+    /// What to watch for then. None leaves whatever a migration under way waits for as it is; the
+    /// end of the migration ends the wait.
     pub wait: Option<Wait>,
     /// The migration that this ends, and how.
     pub end: Option<(Migration, End)>,

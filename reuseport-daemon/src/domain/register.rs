@@ -32,7 +32,7 @@ pub fn register(
     let instance = match service.instances.get(&generation) {
         Some(known) => known.clone(),
         None => Instance {
-            label: label.map_or_else(|| Label::of_generation(generation), Label::clone),
+            label: label.map_or_else(|| unused_label(service, generation), Label::clone),
             process,
             state: InstanceState::Standby,
         },
@@ -65,7 +65,12 @@ pub fn register(
         next.instances.insert(generation, instance);
         effects.push(Effect::RecordGeneration(generation));
     }
+    let has_new = !inserts.is_empty();
     effects.append(&mut inserts);
+    if has_new && next.instances[&generation].state == InstanceState::Retired {
+        // It listens anew, and can take over again like any other.
+        steer::set_state(next, generation, InstanceState::Standby);
+    }
     if next.in_state(InstanceState::Serving).next().is_none() {
         steer::set_state(next, generation, InstanceState::Serving);
         for gone in service.in_state(InstanceState::Gone) {
@@ -123,6 +128,17 @@ pub fn release(service: &Service, label: &Label) -> Result<Decision, Refusal> {
 fn next_generation(service: &Service) -> Result<Generation, Refusal> {
     let next = service.newest.0.checked_add(1).map(Generation);
     next.ok_or_else(|| Refusal::GenerationsSpent(service.name().clone()))
+}
+
+/// The label of an instance that was given none: its generation, unless somebody chose that.
+fn unused_label(service: &Service, generation: Generation) -> Label {
+    let label = Label::of_generation(generation);
+    let taken = |label: &Label| service.find(label).is_ok();
+    if taken(&label) {
+        // Higher generations are nobody's yet, so this ends.
+        return unused_label(service, Generation(generation.0.saturating_add(1)));
+    }
+    label
 }
 
 fn check_label(service: &Service, generation: Generation, label: &Label) -> Result<(), Refusal> {

@@ -120,6 +120,16 @@ pub enum TagError {
 }
 
 impl Tag {
+    /// `v` and a number.
+    #[must_use]
+    pub fn of_number(number: u32) -> Self {
+        let mut bytes = [0; TAG_LEN];
+        // Eleven digits at most, where there is room for more.
+        let text = format!("v{number}");
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Self(bytes)
+    }
+
     /// The label as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

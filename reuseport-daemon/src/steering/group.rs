@@ -4,28 +4,27 @@ use std::{
     collections::BTreeMap,
     fmt,
     os::fd::BorrowedFd,
-    path::{Path, PathBuf},
+    path::Path,
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::{
-    Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
-    programs::{ProgramError, SkReuseport, sk_reuseport::SkReuseportAttachType},
+    maps::{Array, HashMap, MapData, PerCpuArray, ReusePortSockArray},
+    programs::SkReuseport,
 };
-use reuseport_common::{
-    ABI_VERSION, Cause, GroupRecord, Outcome, SlotRecord, SteeringTable, names, outcome_index,
-};
+use reuseport_common::{GroupRecord, SlotRecord, SteeringTable, names};
 
 use super::{
-    Loader, SteeringError, object,
+    Loader, ProgramKind, Runs, SteeringError,
+    maps::{self, NO_PREALLOC, check_abi, fine_if_absent, wrap},
+    object, program,
     records::{address_of, group_record, listener_of, slot_record},
+    runs::sum,
 };
 use crate::domain::{Address, Group, Listener, Slot, TableCopy};
 
 /// `BPF_NOEXIST`: a slot that is taken is an error, not overwritten.
 const NO_EXIST: u64 = 1;
-/// `BPF_F_NO_PREALLOC`: a record takes memory when it is written.
-const NO_PREALLOC: u32 = 1;
 
 const GROUP: &str = "group";
 const SLOTS: &str = "slots";
@@ -37,67 +36,6 @@ const OBJECT_MAPS: [(&str, &str); 5] = [
     (names::OUTCOMES, "outcomes"),
     (names::SELECTED, "selected"),
 ];
-
-/// Which of the two programs a group runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgramKind {
-    /// The one for kernels without listener migration.
-    Select,
-    /// The one that also says where a closing listener's connections go (Linux 5.14+).
-    SelectOrMigrate,
-}
-
-impl ProgramKind {
-    /// The program's name, in the object and as a pin.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Select => names::SELECT,
-            Self::SelectOrMigrate => names::SELECT_OR_MIGRATE,
-        }
-    }
-
-    fn attach_type(self) -> SkReuseportAttachType {
-        match self {
-            Self::Select => SkReuseportAttachType::Select,
-            Self::SelectOrMigrate => SkReuseportAttachType::SelectOrMigrate,
-        }
-    }
-}
-
-/// How often a group's program ran, by outcome and cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Runs([[u64; Outcome::ALL.len()]; Cause::ALL.len()]);
-
-impl Runs {
-    /// Runs of one kind.
-    #[must_use]
-    pub fn of(&self, outcome: Outcome, cause: Cause) -> u64 {
-        self.0[cause as usize][outcome as usize]
-    }
-
-    /// The sum of two.
-    #[must_use]
-    pub fn plus(mut self, other: &Self) -> Self {
-        for (row, theirs) in self.0.iter_mut().zip(other.0) {
-            for (count, their) in row.iter_mut().zip(theirs) {
-                *count += their;
-            }
-        }
-        self
-    }
-
-    /// What has come since `earlier`.
-    #[must_use]
-    pub fn since(mut self, earlier: &Self) -> Self {
-        for (row, theirs) in self.0.iter_mut().zip(earlier.0) {
-            for (count, their) in row.iter_mut().zip(theirs) {
-                *count = count.saturating_sub(their);
-            }
-        }
-        self
-    }
-}
 
 /// A group's program and maps.
 pub struct GroupMaps {
@@ -164,7 +102,7 @@ impl GroupMaps {
     /// among the service's groups.
     pub(super) fn open(directory: &Path) -> Result<(Self, Group, u32), SteeringError> {
         let path = directory.join(GROUP);
-        let record: Array<_, GroupRecord> = open_map(&path)?;
+        let record: Array<_, GroupRecord> = maps::open(&path)?;
         let record = record.get(&0, 0).map_err(wrap("read", GROUP))?;
         check_abi(&path, record.abi_version)?;
         let address =
@@ -172,14 +110,14 @@ impl GroupMaps {
 
         let [sockets, steering, active, outcomes, selected] =
             OBJECT_MAPS.map(|(_, pin)| directory.join(pin));
-        let (program, kind) = open_program(directory)?;
+        let (program, kind) = program::open(directory)?;
         let maps = Self {
-            sockets: open_map(&sockets)?,
-            steering: open_map(&steering)?,
-            active: open_map(&active)?,
-            outcomes: open_map(&outcomes)?,
-            selected: open_map(&selected)?,
-            slots: open_map(&directory.join(SLOTS))?,
+            sockets: maps::open(&sockets)?,
+            steering: maps::open(&steering)?,
+            active: maps::open(&active)?,
+            outcomes: maps::open(&outcomes)?,
+            selected: maps::open(&selected)?,
+            slots: maps::open(&directory.join(SLOTS))?,
             program,
             kind,
         };
@@ -290,6 +228,9 @@ impl GroupMaps {
     ///
     /// Where the kernel refuses.
     pub fn flip(&mut self, copy: TableCopy) -> Result<(), SteeringError> {
+        // The program reads the word first and then the table that it names. A CPU that reorders
+        // stores must not show it the word before the table, and two system calls alone don't say so.
+        fence(Ordering::SeqCst);
         self.active
             .set(0, copy.index(), 0)
             .map_err(wrap("write", names::ACTIVE))
@@ -327,15 +268,7 @@ impl GroupMaps {
     ///
     /// Where the kernel refuses.
     pub fn runs(&self) -> Result<Runs, SteeringError> {
-        let mut runs = Runs::default();
-        for cause in Cause::ALL {
-            for outcome in Outcome::ALL {
-                let index = outcome_index(outcome, cause);
-                runs.0[cause as usize][outcome as usize] =
-                    sum(&self.outcomes, index, names::OUTCOMES)?;
-            }
-        }
-        Ok(runs)
+        Runs::read(&self.outcomes)
     }
 
     /// How often the program chose a slot since it was loaded.
@@ -345,82 +278,5 @@ impl GroupMaps {
     /// Where the kernel refuses.
     pub fn selected(&self, slot: Slot) -> Result<u64, SteeringError> {
         sum(&self.selected, u32::from(slot.0), names::SELECTED)
-    }
-}
-
-fn sum(
-    counters: &PerCpuArray<MapData, u64>,
-    index: u32,
-    map: &'static str,
-) -> Result<u64, SteeringError> {
-    let per_cpu = counters.get(&index, 0).map_err(wrap("read", map))?;
-    Ok(per_cpu.iter().sum())
-}
-
-fn open_program(directory: &Path) -> Result<(SkReuseport, ProgramKind), SteeringError> {
-    let migrating = directory.join(ProgramKind::SelectOrMigrate.as_str());
-    let (path, kind) = if migrating.exists() {
-        (migrating, ProgramKind::SelectOrMigrate)
-    } else {
-        let path = directory.join(ProgramKind::Select.as_str());
-        (path, ProgramKind::Select)
-    };
-    let program = SkReuseport::from_pin(&path, kind.attach_type())
-        .map_err(|source: ProgramError| SteeringError::OpenProgram { path, source })?;
-    Ok((program, kind))
-}
-
-/// Opens a pinned map as the type that it should have.
-pub(super) fn open_map<M>(path: &Path) -> Result<M, SteeringError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    MapData::from_pin(path)
-        .and_then(Map::from_map_data)
-        .and_then(M::try_from)
-        .map_err(|source| SteeringError::OpenMap {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-/// Makes a map of one entry, writes it and pins it.
-pub(super) fn create_record<R: Pod>(
-    path: PathBuf,
-    name: &'static str,
-    record: R,
-) -> Result<(), SteeringError> {
-    let mut map = Array::<_, R>::create(1, 0).map_err(wrap("create", name))?;
-    map.set(0, record, 0).map_err(wrap("write", name))?;
-    map.pin(&path)
-        .map_err(|source| SteeringError::Pin { path, source })
-}
-
-pub(super) fn check_abi(path: &Path, found: u32) -> Result<(), SteeringError> {
-    if found == ABI_VERSION {
-        return Ok(());
-    }
-    Err(SteeringError::Abi {
-        path: path.to_owned(),
-        found,
-        expected: ABI_VERSION,
-    })
-}
-
-pub(super) fn wrap(
-    verb: &'static str,
-    map: &'static str,
-) -> impl FnOnce(MapError) -> SteeringError {
-    move |source| SteeringError::Map { verb, map, source }
-}
-
-pub(super) fn fine_if_absent(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
-        other => other,
     }
 }

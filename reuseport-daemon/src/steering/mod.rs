@@ -21,14 +21,21 @@
 
 mod error;
 mod group;
+mod maps;
 mod object;
 mod pins;
+mod program;
 mod records;
+mod runs;
 mod service;
+mod trial;
 
 pub use error::SteeringError;
-pub use group::{GroupMaps, ProgramKind, Runs};
+pub use group::GroupMaps;
 pub use object::{Loader, LogLevel};
 pub use pins::Pins;
+pub use program::ProgramKind;
 pub use records::RecordError;
+pub use runs::Runs;
 pub use service::ServiceMaps;
+pub use trial::Trial;

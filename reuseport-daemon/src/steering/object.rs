@@ -44,7 +44,7 @@ impl LogLevel {
 
 /// Loads the object, once for every group: each has a program and maps of its own, so that the
 /// packet path looks nothing up that the group decides.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loader {
     object: Cow<'static, [u8]>,
     log: LogLevel,

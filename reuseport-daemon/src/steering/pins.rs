@@ -9,7 +9,7 @@ use super::{Loader, ServiceMaps, SteeringError};
 use crate::domain::{Definition, Service, ServiceName};
 
 /// Marks a directory that is being made or taken away. No service's name starts with it.
-const ASIDE: char = '@';
+pub(super) const ASIDE: char = '@';
 
 /// The directory on the bpffs that holds every service.
 #[derive(Clone, Debug)]
@@ -37,6 +37,12 @@ impl Pins {
             }
         }
         Ok(Self { root })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// What is pinned: the services by name, and what else stands there.

@@ -7,7 +7,7 @@ use reuseport_common::{InstanceRecord, MigrationRecord, ServiceRecord};
 
 use super::{
     GroupMaps, Loader, Runs, SteeringError,
-    group::{check_abi, create_record, fine_if_absent, open_map, wrap},
+    maps::{self, NO_PREALLOC, check_abi, create_record, fine_if_absent, wrap},
     records::{
         RecordError, instance_of, instance_record, migration_of, migration_record, netns_of,
         service_record,
@@ -21,8 +21,6 @@ const MIGRATION: &str = "migration";
 
 /// How many instances a service can have at a time.
 const MAX_INSTANCES: u32 = 256;
-/// `BPF_F_NO_PREALLOC`
-const NO_PREALLOC: u32 = 1;
 
 /// A service's maps.
 pub struct ServiceMaps {
@@ -79,7 +77,7 @@ impl ServiceMaps {
         directory: &Path,
     ) -> Result<(Self, Service), SteeringError> {
         let path = directory.join(SERVICE);
-        let service: Array<_, ServiceRecord> = open_map(&path)?;
+        let service: Array<_, ServiceRecord> = maps::open(&path)?;
         let record = service.get(&0, 0).map_err(wrap("read", SERVICE))?;
         check_abi(&path, record.abi_version)?;
 
@@ -95,8 +93,8 @@ impl ServiceMaps {
 
         let maps = Self {
             service,
-            instances: open_map(&directory.join(INSTANCES))?,
-            migration: open_map(&directory.join(MIGRATION))?,
+            instances: maps::open(&directory.join(INSTANCES))?,
+            migration: maps::open(&directory.join(MIGRATION))?,
             groups,
         };
         let definition = Definition {

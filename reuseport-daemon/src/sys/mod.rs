@@ -8,6 +8,7 @@
 pub mod bpffs;
 pub mod capabilities;
 pub mod clock;
+pub mod confinement;
 pub mod grace;
 pub mod interface;
 pub mod listen_options;
@@ -19,6 +20,7 @@ pub mod readiness;
 pub mod signal;
 pub mod sock_diag;
 pub mod socket;
+pub mod sysctl;
 pub mod tun;
 pub mod unix_socket;
 pub mod users;

@@ -11,6 +11,7 @@ use reuseport_daemon::lab::{
     world::World,
 };
 use rustix::{
+    io::Errno,
     net::{Shutdown, shutdown, sockopt::socket_acceptconn},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
 };
@@ -127,9 +128,11 @@ fn listeners_of(server: &Fixture) -> anyhow::Result<Vec<OwnedFd>> {
     let mut listeners = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let number = entry?.file_name().to_string_lossy().parse()?;
-        let fd = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?;
-        if socket_acceptconn(&fd).unwrap_or(false) {
-            listeners.push(fd);
+        match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
+            Ok(fd) if socket_acceptconn(&fd).unwrap_or(false) => listeners.push(fd),
+            // Something else, or a connection that has ended since the directory was read.
+            Ok(_) | Err(Errno::BADF) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
     Ok(listeners)

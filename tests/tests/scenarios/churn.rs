@@ -33,35 +33,40 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     ensure!(load.advances_by(100, DEADLINE), "a load under way");
 
     let mut spans = Vec::new();
-    let (mut slowest_switch, mut handshakes) = (0, 0);
+    let (mut switches, mut handshakes) = (Vec::new(), 0);
     for number in 1..=migrations {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
-        let mut switched = None;
-        let result = stage.migrate_to(&next, &label, || switched = Some(load.mark()))?;
-        slowest_switch = slowest_switch.max(result.switch_us);
+        let mut since = None;
+        let result = stage.migrate_to(&next, &label, || since = Some(load.mark()))?;
+        switches.push(result.switch_us);
         handshakes += result.handshakes_waited;
         ensure!(result.left_behind == 0, "{result:?}");
         // The old server closes its listener now, as a deploy would have it.
         serving.exit()?;
         serving = next;
-        ensure!(load.advances_by(20, DEADLINE), "a load that goes on");
-        spans.push((switched.expect("reported"), load.mark(), tag(&label)));
+        // Every client ends what it had begun before the switch, and begins anew.
+        let enough = u64::from(clients) * 2;
+        ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
+        spans.push((since.expect("reported"), load.mark(), tag(&label)));
     }
 
     let report = load.stop()?;
+    switches.sort_unstable();
     let ledger = &report.connections;
     let _ = writeln!(
         io::stderr(),
-        "{migrations} migrations, {} connections, {} a second, {} lost, slowest switch \
-         {slowest_switch} µs, {handshakes} handshakes waited for",
+        "{migrations} migrations, {} connections, {} a second, {} lost, median switch {} µs, \
+         slowest {} µs, {handshakes} handshakes waited for",
         ledger.begun(),
         report.rate(),
         ledger.lost(),
+        switches[switches.len() / 2],
+        switches[switches.len() - 1],
     );
     ledger.check_complete()?;
-    for (switched, next, expected) in spans {
-        let answered = ledger.check_within(switched..next, expected)?;
+    for (since, next, expected) in spans {
+        let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
     let outcomes = stage.status()?.groups[0].outcomes.clone();

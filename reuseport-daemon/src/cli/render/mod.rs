@@ -2,6 +2,7 @@
 //! it says otherwise. Colours are escape sequences; whoever writes them takes them out where they
 //! do not belong.
 
+mod demo;
 mod doctor;
 mod migration;
 mod short;
@@ -10,6 +11,7 @@ mod style;
 mod table;
 
 pub(super) use self::{
+    demo::{cell, cells},
     doctor::doctor,
     migration::{migration, progress},
     short::{changed, error, migrate_req, registered},

@@ -15,10 +15,10 @@ use crate::{
         failure::{self, bad_parameter},
         inspect::Look,
         managed::Sockets,
-        migration_run::{Counters, Run},
+        migration_run::{Counters, Run, tell_phase},
     },
     domain::{
-        self, Decision, Drain, InstanceState, Label, Options, Refusal, Retire, Service,
+        self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Retire, Service,
         ServiceName, Start,
     },
     sys::{clock, signal::Signal},
@@ -55,6 +55,7 @@ impl Driver {
             };
             Ok((name, target, wanted))
         });
+        tell_phase(&replier, "preflight", started);
         match prepared {
             Err(failure) => replier.finish(Err(failure)),
             Ok((name, Target::Label(to), wanted)) => self.migrate_to(&name, &to, &wanted, replier),
@@ -130,12 +131,17 @@ impl Driver {
         wanted: &Wanted,
         replier: Replier,
     ) {
+        tell_phase(&replier, "staged", wanted.started);
         self.runs += 1;
-        let run = Run::begun(self.runs, wanted.started, before, replier);
+        let id = self.runs;
         let events = self.events.clone();
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
+        let label = |generation: &Generation| managed.state.label(*generation).to_string();
+        let migration = decision.next.migration.iter();
+        let from = migration.flat_map(|it| &it.from).map(label).collect();
+        let run = Run::begun(id, wanted.started, before, from, replier);
         match managed.perform(&decision, &Sockets::new(), &events) {
             Ok(performed) => {
                 managed.run = Some(run);

@@ -9,9 +9,10 @@ use crate::{
         Answer, Replier,
         wire::{Failure, MigrateReq, MigrateReqState, Reason, Reply},
     },
+    chain::chain,
     daemon::{
         driver::Driver,
-        failure::{bad_parameter, chain, failed},
+        failure::{bad_parameter, failed},
     },
     sys::{migrate_req, netns::Netns},
 };

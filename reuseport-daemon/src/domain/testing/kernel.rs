@@ -6,7 +6,7 @@ use reuseport_common::{FIRST_SLOT, PARKING_SLOT, SteeringTable};
 
 use crate::domain::{
     Decision, Definition, Effect, Generation, Instance, InstanceState, Listener, Migration, Phase,
-    Service, Slot, SocketCookie, TableCopy, named,
+    Service, Slot, SocketCookie, TableCopy,
 };
 
 /// What an effect is performed on, and what outlives the daemon.
@@ -34,14 +34,20 @@ pub(crate) struct KernelGroup {
 #[derive(Clone, Debug)]
 struct Table {
     content: Box<SteeringTable>,
-    /// The slots that it names, which is looked at after every effect.
-    named: Vec<Slot>,
+    /// How many buckets go to each slot, counted once: it is looked at after every effect.
+    shares: BTreeMap<Slot, usize>,
 }
 
 impl Table {
     fn new(content: Box<SteeringTable>) -> Self {
-        let named = named(&content);
-        Self { content, named }
+        let highest = content.slots.iter().max().copied().unwrap_or_default();
+        let mut counts = vec![0; usize::from(highest) + 1];
+        for slot in &content.slots {
+            counts[usize::from(*slot)] += 1;
+        }
+        let shares = (0..=highest).zip(counts).filter(|(_, count)| *count > 0);
+        let shares = shares.map(|(slot, count)| (Slot(slot), count)).collect();
+        Self { content, shares }
     }
 }
 
@@ -154,7 +160,7 @@ impl Kernel {
     /// name is on record, in its slot, and an instance that may be steered at.
     pub(crate) fn assert_steers_only_at(&self, allowed: impl Fn(Generation) -> bool) {
         for group in &self.groups {
-            for slot in &group.active_table().named {
+            for slot in group.named() {
                 let listener = group.records.get(slot).expect("a named slot is on record");
                 if self.open.contains(&listener.cookie) {
                     let socket = group.sockets.get(slot);
@@ -168,6 +174,21 @@ impl Kernel {
                 assert!(allowed(generation), "steered at generation {generation}");
             }
         }
+    }
+
+    /// The instances that the active tables name listeners of.
+    pub(crate) fn steered_at(&self) -> BTreeSet<Generation> {
+        self.named().map(|it| it.generation).collect()
+    }
+
+    /// The listeners that the active tables name.
+    pub(crate) fn steered_listeners(&self) -> impl Iterator<Item = SocketCookie> {
+        self.named().map(|it| it.cookie)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Listener> {
+        let groups = self.groups.iter();
+        groups.flat_map(|group| group.named().filter_map(|slot| group.records.get(slot)))
     }
 
     /// Asserts that taking back `done`, the effects performed on `before`, leads back to it.
@@ -191,20 +212,20 @@ impl KernelGroup {
         &self.tables[self.active.index() as usize]
     }
 
-    /// How many buckets go to each slot.
-    pub(crate) fn shares(&self) -> BTreeMap<Slot, usize> {
-        let mut shares = BTreeMap::new();
-        for slot in &self.active_table().content.slots {
-            *shares.entry(Slot(*slot)).or_default() += 1;
-        }
-        shares
+    /// How many buckets go to each slot that is named.
+    pub(crate) fn shares(&self) -> &BTreeMap<Slot, usize> {
+        &self.active_table().shares
     }
 
     /// Whether everything goes to the parking slot.
     pub(crate) fn is_parked(&self) -> bool {
-        let parked = PARKING_SLOT as usize;
-        self.active_table().named.is_empty()
-            && usize::from(self.active_table().content.slots[0]) == parked
+        self.named().next().is_none()
+    }
+
+    /// The slots that are named, parking aside.
+    fn named(&self) -> impl Iterator<Item = &Slot> {
+        let all = self.shares().keys();
+        all.filter(|slot| u32::from(slot.0) != PARKING_SLOT)
     }
 }
 

@@ -184,7 +184,9 @@ impl World {
     }
 
     pub(crate) fn see_all(&mut self, all: &[Observation]) {
-        all.iter().for_each(|seen| self.see(*seen));
+        for seen in all {
+            self.see(*seen);
+        }
     }
 
     /// Ends a process, and lets the service know.
@@ -215,6 +217,7 @@ impl World {
     /// Performs the first effects of a decision only.
     pub(crate) fn perform_some(&mut self, decision: &Decision, count: usize) {
         let before = self.kernel.clone();
+        let steered_at = before.steered_at();
         let next = &decision.next.instances;
         for (index, effect) in decision.effects[..count].iter().enumerate() {
             self.kernel.perform(effect);
@@ -222,11 +225,10 @@ impl World {
             self.kernel
                 .clone()
                 .assert_undone(done, &before, &self.service);
-            // Whoever serves before or after, and for as long as the daemon does not know, whoever
-            // has ended.
+            // Whoever serves after it, and nobody else who was not steered at before.
             self.kernel.assert_steers_only_at(|it| {
                 let after = next.get(&it).map(|it| it.state);
-                self.serves(it) || after == Some(InstanceState::Serving) || self.is_steered_at(it)
+                after == Some(InstanceState::Serving) || steered_at.contains(&it)
             });
         }
     }
@@ -262,19 +264,6 @@ impl World {
     fn serves(&self, generation: Generation) -> bool {
         let instance = self.service.instances.get(&generation);
         instance.is_some_and(|it| it.state == InstanceState::Serving)
-    }
-
-    /// Whether the tables that were active when the daemon last looked name it.
-    fn is_steered_at(&self, generation: Generation) -> bool {
-        self.service.groups.iter().any(|group| {
-            let named = super::named(&group.table);
-            named.iter().any(|slot| {
-                group
-                    .slots
-                    .get(slot)
-                    .is_some_and(|it| it.generation == generation)
-            })
-        })
     }
 
     fn assert_slots_kept(&self, next: &Service) {

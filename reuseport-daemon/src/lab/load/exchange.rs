@@ -11,9 +11,13 @@ use rustix::{
     },
 };
 
+use super::{
+    LoadOptions,
+    protocol::{Judgement, LONGEST_ANSWER, Protocol},
+};
 use crate::lab::{
     ledger::LossKind,
-    wire::{ANSWER_LEN, After, Answer, Request, RequestId, Tag},
+    wire::{After, Request, RequestId, Tag},
 };
 
 /// Why there is no answer.
@@ -32,21 +36,29 @@ pub(super) enum Failure {
 /// exactly one run of a reuseport program. Only a link that loses packets adds a few runs, for
 /// segments that are sent again to a connection that is gone by then.
 pub(super) fn exchange(
+    options: &LoadOptions,
     target: SocketAddr,
-    step_timeout: Duration,
     id: RequestId,
 ) -> Result<Tag, Failure> {
-    let socket = open(target, step_timeout)?;
-    ask(&socket, id, After::Close)?;
-    // Room for one byte more than is due: what comes too much is seen, and what comes right is read
-    // together with the end of the stream.
-    let mut bytes = [0; ANSWER_LEN + 1];
-    let length = receive(&socket, &mut bytes)?;
-    let tag = check(&bytes[..length], id)?;
-    match receive(&socket, &mut [0])? {
+    let socket = open(target, options.step_timeout)?;
+    ask(&socket, options.protocol, id, After::Close)?;
+    // There is room for more than an answer, so this reads to the end of the stream: what comes too
+    // much is seen.
+    let tag = answer(&socket, options.protocol, id, RecvFlags::WAITALL)?;
+    match receive(&socket, &mut [0], RecvFlags::empty())? {
         0 => Ok(tag),
         _ => Err(Failure::Lost(LossKind::Wrong)),
     }
+}
+
+/// Asks, and leaves the connection open once the answer is there.
+pub(super) fn ask_again(
+    socket: &OwnedFd,
+    protocol: Protocol,
+    id: RequestId,
+) -> Result<Tag, Failure> {
+    ask(socket, protocol, id, After::KeepOpen)?;
+    answer(socket, protocol, id, RecvFlags::empty())
 }
 
 /// Connects; closing the socket resets the connection.
@@ -67,32 +79,39 @@ pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd
     Ok(socket)
 }
 
-/// Sends a request.
-pub(super) fn ask(socket: &OwnedFd, id: RequestId, after: After) -> Result<(), Failure> {
-    let request = Request { id, after }.encode();
+fn ask(socket: &OwnedFd, protocol: Protocol, id: RequestId, after: After) -> Result<(), Failure> {
+    let request = protocol.request(Request { id, after });
     // A new connection's send buffer takes these few bytes whole.
     send(socket, &request, SendFlags::NOSIGNAL).map_err(|errno| failure("send", errno))?;
     Ok(())
 }
 
-/// Reads until the buffer is full or the stream ends.
-pub(super) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<usize, Failure> {
-    let (length, _) =
-        recv(socket, bytes, RecvFlags::WAITALL).map_err(|errno| failure("receive", errno))?;
-    Ok(length)
+/// The label of whoever answered, if that is the whole answer to this request and nothing else.
+fn answer(
+    socket: &OwnedFd,
+    protocol: Protocol,
+    id: RequestId,
+    flags: RecvFlags,
+) -> Result<Tag, Failure> {
+    let mut bytes = [0; LONGEST_ANSWER + 1];
+    let mut length = 0;
+    while length < bytes.len() {
+        match receive(socket, &mut bytes[length..], flags)? {
+            0 => return Err(Failure::Lost(LossKind::Eof)),
+            more => length += more,
+        }
+        match protocol.judge(&bytes[..length], id) {
+            Judgement::Incomplete => {}
+            Judgement::Right(tag) => return Ok(tag),
+            Judgement::Wrong => break,
+        }
+    }
+    Err(Failure::Lost(LossKind::Wrong))
 }
 
-/// The label of whoever answered, if that is the whole answer to this request and nothing else.
-pub(super) fn check(bytes: &[u8], id: RequestId) -> Result<Tag, Failure> {
-    if bytes.len() < ANSWER_LEN {
-        return Err(Failure::Lost(LossKind::Eof));
-    }
-    <&[u8; ANSWER_LEN]>::try_from(bytes)
-        .ok()
-        .and_then(Answer::decode)
-        .filter(|answer| answer.id == id)
-        .map(|answer| answer.tag)
-        .ok_or(Failure::Lost(LossKind::Wrong))
+fn receive(socket: &OwnedFd, bytes: &mut [u8], flags: RecvFlags) -> Result<usize, Failure> {
+    let (length, _) = recv(socket, bytes, flags).map_err(|errno| failure("receive", errno))?;
+    Ok(length)
 }
 
 /// What the network did to the connection is a loss; anything else is the client's own trouble.

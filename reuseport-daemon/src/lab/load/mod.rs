@@ -2,6 +2,8 @@
 //! open. Every request is in the ledger.
 
 mod exchange;
+mod http;
+mod protocol;
 mod session;
 
 use std::{
@@ -17,6 +19,7 @@ use std::{
 
 use thiserror::Error;
 
+pub use self::protocol::Protocol;
 use self::{
     exchange::{Failure, exchange},
     session::Sessions,
@@ -30,6 +33,8 @@ use crate::sys::netns::{Netns, NetnsError};
 /// What a load is made of.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Where to connect; clients and sessions take turns in choosing one.
     pub targets: Vec<SocketAddr>,
     /// How many clients connect at a time.
@@ -45,10 +50,12 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// As many connections as it can make with that many clients, and no sessions.
+    /// As many connections as it can make with that many clients, and no sessions. It speaks the
+    /// lab's own protocol.
     #[must_use]
     pub fn churn(targets: Vec<SocketAddr>, clients: u32) -> Self {
         Self {
+            protocol: Protocol::Lab,
             targets,
             clients,
             pause: Duration::ZERO,
@@ -287,9 +294,7 @@ impl Shared {
         let mut ledger = Ledger::of_client(number);
         self.pause(START_SPREAD * number / self.options.clients);
         while !self.stopped() {
-            let answer = self.account(&mut ledger, |id| {
-                exchange(target, self.options.step_timeout, id)
-            });
+            let answer = self.account(&mut ledger, |id| exchange(&self.options, target, id));
             answer.map_err(|(step, source)| LoadError::Client {
                 step,
                 target,

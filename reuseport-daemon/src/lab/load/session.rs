@@ -8,7 +8,7 @@ use super::{
 };
 use crate::lab::{
     ledger::{Fate, Ledger, LossKind},
-    wire::{ANSWER_LEN, After, RequestId, Tag},
+    wire::Tag,
 };
 
 /// All sessions of a load, which take turns on one thread.
@@ -45,13 +45,13 @@ impl<'a> Sessions<'a> {
     fn open_all(&mut self) -> Result<(), LoadError> {
         for number in 0..self.shared.options.sessions {
             let target = self.shared.target(number);
-            let timeout = self.shared.options.step_timeout;
+            let options = &self.shared.options;
             let mut opened = None;
             // The first request comes with the connection, so that a loss of either is in the
             // ledger.
             let fate = self.shared.account(&mut self.ledger, |id| {
-                let socket = exchange::open(target, timeout)?;
-                let tag = speak(&socket, id)?;
+                let socket = exchange::open(target, options.step_timeout)?;
+                let tag = exchange::ask_again(&socket, options.protocol, id)?;
                 opened = Some(socket);
                 Ok(tag)
             });
@@ -68,10 +68,11 @@ impl<'a> Sessions<'a> {
     }
 
     fn all_speak(&mut self) -> Result<(), LoadError> {
+        let protocol = self.shared.options.protocol;
         let mut still_open = Vec::with_capacity(self.open.len());
         for session in self.open.drain(..) {
             let fate = self.shared.account(&mut self.ledger, |id| {
-                let tag = speak(&session.socket, id)?;
+                let tag = exchange::ask_again(&session.socket, protocol, id)?;
                 if session.owner == tag {
                     Ok(tag)
                 } else {
@@ -86,13 +87,6 @@ impl<'a> Sessions<'a> {
         self.open = still_open;
         Ok(())
     }
-}
-
-fn speak(socket: &OwnedFd, id: RequestId) -> Result<Tag, Failure> {
-    exchange::ask(socket, id, After::KeepOpen)?;
-    let mut bytes = [0; ANSWER_LEN];
-    let length = exchange::receive(socket, &mut bytes)?;
-    exchange::check(&bytes[..length], id)
 }
 
 fn unable(target: SocketAddr, (step, source): (&'static str, io::Error)) -> LoadError {

@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{
     ServerError,
-    listener::{Accepted, accept_one},
+    listener::{Accepted, accept_one, is_listening},
     options::Stop,
     setup,
     worker::{Inbox, Message},
@@ -51,7 +51,7 @@ impl BlockingAcceptor {
     /// Ends the thread and closes the listener. `shutdown` comes first, since a thread in `accept`
     /// holds the listener open, and nothing else gets it out of there.
     pub(super) fn stop(self, stop: Stop) {
-        if self.thread.is_finished() {
+        if !is_listening(&self.listener) {
             self.inbox.send(Message::ListenerLost);
         }
         if stop == Stop::DrainClose && ioctl_fionbio(self.listener.as_fd(), true).is_ok() {

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{SocketFlags, accept_with},
+    net::{SocketFlags, accept_with, sockopt::socket_acceptconn},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -60,6 +60,11 @@ fn open(options: &Options, address: &Address) -> io::Result<OwnedFd> {
     socket.bind(&address.socket.into())?;
     socket.listen(options.backlog.into())?;
     Ok(socket.into())
+}
+
+/// Whether it still listens: whoever has a duplicate of it can end that.
+pub(super) fn is_listening(listener: &OwnedFd) -> bool {
+    socket_acceptconn(listener).unwrap_or(false)
 }
 
 /// What an `accept` came to.

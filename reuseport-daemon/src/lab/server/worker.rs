@@ -15,7 +15,7 @@ use super::{
     acceptor::BlockingAcceptor,
     connections::{Connections, FIRST_TOKEN},
     counts::Counts,
-    listener::{Accepted, accept_one},
+    listener::{Accepted, accept_one, is_listening},
     options::{Acceptor, Options, Stop},
     setup,
 };
@@ -241,10 +241,10 @@ impl EventLoop {
 
     fn stop_listening(&mut self, stop: Stop) {
         match stop {
-            Stop::Close => self.listeners.clear(),
+            Stop::Close => self.close_listeners(),
             Stop::DrainClose => {
                 self.accept_everywhere(usize::MAX);
-                self.listeners.clear();
+                self.close_listeners();
             }
             Stop::Linger => {
                 self.retry = None;
@@ -253,6 +253,13 @@ impl EventLoop {
                     let _ = epoll::delete(&self.epoll, listener);
                 }
             }
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        for listener in self.listeners.drain(..).flatten() {
+            // Its event may be in the queue behind the one that brought this worker here.
+            self.counts.listeners_lost += u64::from(!is_listening(&listener));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Processes, held so that a pid that is used again is never taken for the one that was meant.
 
 mod descriptors;
+mod holders;
 mod stat;
 mod tree;
 
@@ -16,7 +17,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-pub use self::{descriptors::session_inodes, tree::descendants};
+pub use self::{descriptors::session_inodes, holders::holders, tree::descendants};
 use super::signal::Signal;
 use crate::domain::ProcessId;
 

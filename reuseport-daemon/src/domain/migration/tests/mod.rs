@@ -3,6 +3,7 @@
 mod advance;
 mod end;
 mod process;
+mod random;
 mod resume;
 mod start;
 

@@ -130,7 +130,7 @@ fn a_service_without_a_serving_instance_gets_one() {
     let mut world = World::with_instances(2);
     world.close(process(1));
     // As an earlier daemon may have left it: gone on record, and nobody else made to serve.
-    let gone = &mut world.service.instances.get_mut(&Generation(1)).expect("v1");
+    let gone = world.service.instances.get_mut(&Generation(1)).expect("v1");
     gone.state = Gone;
     world.kernel.instances = world.service.instances.clone();
     assert_eq!(world.migrate("v2", keep()), Ok(true));
