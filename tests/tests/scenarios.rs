@@ -1,6 +1,7 @@
 //! The scenarios: real servers, a real daemon, a ledger. Each has network namespaces of its own.
 
 mod scenarios {
+    pub(super) mod budget;
     pub(super) mod churn;
     pub(super) mod lifecycle;
     pub(super) mod nginx;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    churn,
+    budget, churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
     nginx, refusals, services,
 };
@@ -67,6 +68,8 @@ fn main() -> ExitCode {
         trial("lifecycle::second_daemon", daemon::second),
         trial("lifecycle::heir", daemon::heir),
         trial("lifecycle::removal", daemon::removal),
+        trial("budget::idle", budget::idle),
+        trial("budget::switch", budget::switch),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

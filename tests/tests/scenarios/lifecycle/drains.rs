@@ -108,7 +108,7 @@ pub(crate) fn new_instance_ends() -> Result<()> {
     case.new.signal(Signal::KILL)?;
     let result = migration.ends("rolled_back", 5)?;
     ensure!(result.from == ["v1"] && result.to == "v2", "{result:?}");
-    case.ensure_states(&[("v1", "serving")])?;
+    case.ensure_states(&[("v1", "serving"), ("v2", "gone")])?;
 
     stands.go_on()?;
     ensure!(load.advances_by(200, DEADLINE), "the old instance serves");
