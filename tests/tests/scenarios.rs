@@ -1,7 +1,9 @@
 //! The scenarios: real servers, a real daemon, a ledger. Each has network namespaces of its own.
 
 mod scenarios {
+    pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod lifecycle;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
@@ -11,7 +13,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services};
+use scenarios::{
+    budget, churn,
+    lifecycle::{daemon, drains, registering, retire, shapes},
+    nginx, refusals, services,
+};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -42,6 +48,37 @@ fn main() -> ExitCode {
         trial("refusals::leave_no_trace", refusals::leave_no_trace),
         trial("services::two_at_once", services::two_at_once),
         trial("services::one_at_a_time", services::one_at_a_time),
+        trial("lifecycle::python", registering::python_passes_its_listener),
+        trial(
+            "lifecycle::passed",
+            registering::a_passed_listener_is_the_callers,
+        ),
+        trial(
+            "lifecycle::bystanders",
+            registering::who_does_not_serve_gets_nothing,
+        ),
+        trial("lifecycle::twice_is_once", registering::twice_is_once),
+        trial(
+            "lifecycle::dry_run",
+            registering::a_rehearsal_changes_nothing,
+        ),
+        trial("lifecycle::slot_counts", registering::a_slot_counts_anew),
+        trial("lifecycle::one_worker", shapes::one_worker),
+        trial("lifecycle::eight_workers", shapes::eight_workers),
+        trial("lifecycle::retire_keep", retire::keep),
+        trial("lifecycle::retire_shutdown", retire::shutdown),
+        trial("lifecycle::retire_signal", retire::signal),
+        trial("lifecycle::rollback", drains::rollback),
+        trial("lifecycle::new_instance_ends", drains::new_instance_ends),
+        trial("lifecycle::old_instance_ends", drains::old_instance_ends),
+        trial("lifecycle::drain_timeout", drains::timeout),
+        trial("lifecycle::restart", daemon::restart),
+        trial("lifecycle::absence", daemon::absence),
+        trial("lifecycle::second_daemon", daemon::second),
+        trial("lifecycle::heir", daemon::heir),
+        trial("lifecycle::removal", daemon::removal),
+        trial("budget::idle", budget::idle),
+        trial("budget::switch", budget::switch),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

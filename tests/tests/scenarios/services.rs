@@ -19,7 +19,7 @@ use reuseport_tests::{
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, listening, tag, v4},
 };
 
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 20;
 
 /// A service with its server and its clients, those of each address by themselves.
 struct Side {
