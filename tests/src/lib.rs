@@ -8,5 +8,6 @@ pub mod nginx;
 pub mod people;
 pub mod sockets;
 pub mod stage;
+pub mod strays;
 pub mod traces;
 pub mod wait;
