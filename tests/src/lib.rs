@@ -9,5 +9,6 @@ pub mod outcomes;
 pub mod people;
 pub mod sockets;
 pub mod stage;
+pub mod strays;
 pub mod traces;
 pub mod wait;

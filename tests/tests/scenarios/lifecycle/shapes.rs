@@ -3,13 +3,10 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, ensure};
-use reuseport_daemon::{
-    api::wire::Outcomes,
-    lab::{
-        load::{Load, LoadOptions},
-        server::{Acceptor, Options},
-        world::World,
-    },
+use reuseport_daemon::lab::{
+    load::{Load, LoadOptions},
+    server::{Acceptor, Options},
+    world::World,
 };
 use reuseport_tests::{
     held::instance_status,
@@ -94,13 +91,7 @@ fn migrates(
         "{accepted} of {}",
         ledger.begun()
     );
-    let mut expected = Outcomes::default();
-    expected.new.selected = ledger.begun();
-    let outcomes = &stage.status()?.groups[0].outcomes;
-    ensure!(
-        *outcomes == expected,
-        "{outcomes:?} instead of {expected:?}"
-    );
+    super::check_selected(&stage, ledger.begun())?;
     // Each share is of some hundred connections, spread by a hash.
     ensure!(
         least >= 50 && most <= 200,
