@@ -48,7 +48,8 @@ use crate::sys::unix_socket;
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one user; root is exempt, so that no user can lock it out.
+    /// Connections of one user. Root is exempt, and a quarter of all places is for root alone, so
+    /// that no number of users can lock it out.
     pub connections_per_user: usize,
     /// The longest call, in bytes without its NUL.
     pub call_bytes: usize,
