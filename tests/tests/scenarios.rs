@@ -2,6 +2,7 @@
 
 mod scenarios {
     pub(super) mod churn;
+    pub(super) mod listeners;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services};
+use scenarios::{churn, listeners, nginx, refusals, services};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -20,6 +21,10 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial(
+            "listeners::some_shut_down_before",
+            listeners::some_shut_down_before,
+        ),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
         trial("nginx::blue_green_v6only", nginx::blue_green_v6only),

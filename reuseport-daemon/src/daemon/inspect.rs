@@ -181,27 +181,27 @@ fn by_descriptors(
     })
 }
 
-/// Duplicates of those listeners of a process that `cookies` names and that it still has.
+/// Duplicates of those listeners of a process that `cookies` names and that it still has. None of
+/// its other descriptors is touched: a session that is closed while somebody else has a duplicate
+/// is closed by whoever is last.
 pub(super) fn duplicates(
     process: &Process,
+    netns: &Netns,
     cookies: &HashSet<SocketCookie>,
 ) -> Result<Sockets, InspectError> {
+    let mut wanted: HashMap<u32, SocketCookie> = listeners(netns)?
+        .into_iter()
+        .filter(|row| cookies.contains(&row.cookie))
+        .map(|row| (row.inode, row.cookie))
+        .collect();
     let mut sockets = Sockets::new();
-    let mut seen = HashSet::new();
     for (fd, inode) in process.open_sockets()? {
-        if sockets.len() == cookies.len() {
-            break;
-        }
-        if !seen.insert(inode) {
-            continue;
-        }
-        let Some(socket) = descriptor(process, fd)? else {
+        let Some(cookie) = wanted.get(&inode) else {
             continue;
         };
-        if let SocketFacts::Tcp(facts) = socket::facts(socket.as_fd())?
-            && cookies.contains(&facts.cookie)
-        {
-            sockets.insert(facts.cookie, socket);
+        if let Some((socket, _)) = duplicate(process, fd, *cookie)? {
+            sockets.insert(*cookie, socket);
+            wanted.remove(&inode);
         }
     }
     Ok(sockets)
