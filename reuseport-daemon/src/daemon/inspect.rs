@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use crate::{
     domain::{
-        Address, Definition, Found, ListenerFault, Placed, Refusal, SocketCookie, of_passed,
-        of_process, unfit,
+        Address, Definition, Found, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
+        of_passed, of_process, unfit,
     },
     sys::{
         netns::{Netns, NetnsError},
@@ -87,7 +87,7 @@ pub(super) enum Look {
     /// These are the listeners.
     Passed {
         /// The process that passed them.
-        pid: u32,
+        process: ProcessId,
         /// The descriptors.
         descriptors: Vec<OwnedFd>,
     },
@@ -102,9 +102,10 @@ impl Look {
     ) -> Result<Inspection, InspectError> {
         match self {
             Self::Pid { pid, on_behalf_of } => by_pid(definition, netns, pid, on_behalf_of),
-            Self::Passed { pid, descriptors } => {
-                by_descriptors(definition, netns, pid, descriptors)
-            }
+            Self::Passed {
+                process,
+                descriptors,
+            } => by_descriptors(definition, netns, process, descriptors),
         }
     }
 }
@@ -153,15 +154,16 @@ fn by_pid(
     })
 }
 
-/// Checks the listeners that the process `pid` passed.
+/// Checks the listeners that a process passed. Its connection may have outlived it, and its pid may
+/// be another one's by now, which must not become an instance for that.
 fn by_descriptors(
     definition: &Definition,
     netns: &Netns,
-    pid: u32,
+    process: ProcessId,
     passed: Vec<OwnedFd>,
 ) -> Result<Inspection, InspectError> {
-    let process = Process::open(pid)?;
-    let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
+    let process = Process::reopen(process)?;
+    let here = that_listen(netns)?;
     let mut sockets = Sockets::new();
     let mut found = Vec::new();
     for socket in passed {
@@ -205,6 +207,11 @@ pub(super) fn duplicates(
         }
     }
     Ok(sockets)
+}
+
+/// Which sockets of the namespace listen.
+pub(super) fn that_listen(netns: &Netns) -> Result<HashSet<SocketCookie>, InspectError> {
+    Ok(listeners(netns)?.iter().map(|it| it.cookie).collect())
 }
 
 /// Every listening TCP socket of the namespace.
