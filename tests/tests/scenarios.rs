@@ -22,6 +22,10 @@ fn main() -> ExitCode {
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
         trial(
+            "listeners::none_left_to_migrate_to",
+            listeners::none_left_to_migrate_to,
+        ),
+        trial(
             "listeners::some_shut_down_before",
             listeners::some_shut_down_before,
         ),

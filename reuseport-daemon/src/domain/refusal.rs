@@ -71,7 +71,7 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
-    /// Its listener was shut down when it was retired, and nothing could be steered at it.
+    /// Its listener has been shut down or closed, and nothing could be steered at it.
     #[error("instance {label} has no listener on {address}")]
     NoListener {
         /// The instance.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    lab::world::World,
+    lab::{server::Stop, world::World},
     sys::{
         process::Process,
         sock_diag::{ListenerRow, SockDiag},
@@ -17,6 +17,25 @@ use reuseport_tests::{
     sockets::connected,
     stage::{PORT, SERVICE, Stage, any_v4, v4},
 };
+
+/// An instance that has closed its listeners and lives on gets nothing, and whoever serves is not
+/// retired for it.
+pub(crate) fn none_left_to_migrate_to() -> Result<()> {
+    let stage = Stage::set(World::loopback()?, &[any_v4()])?;
+    let ctl = Ctl::of(stage.home())?;
+    let _old = stage.instance(&v4("v1"))?;
+    let mut next = stage.instance(&v4("v2"))?;
+    next.stop_listening(Stop::Close)?;
+    for arguments in ["--retire shutdown", "--dry-run"] {
+        let ran = ctl.run(&format!("--json migrate {SERVICE} --to v2 {arguments}"))?;
+        let error = &ran.result()?["error"];
+        ensure!(ran.code == 3 && error["reason"] == "no-listener", "{ran:?}");
+    }
+    let old = instance_status(&stage, SERVICE, "v1")?.context("v1")?;
+    ensure!(old.state == "serving", "{old:?}");
+    connected(stage.world.client(), stage.world.v4(PORT))?;
+    Ok(())
+}
 
 /// Some of the old listeners are shut down already, as where a daemon was killed in the middle of
 /// it: the others are, all the same.
