@@ -9,6 +9,5 @@ pub mod outcomes;
 pub mod people;
 pub mod sockets;
 pub mod stage;
-pub mod strays;
 pub mod traces;
 pub mod wait;

@@ -4,6 +4,7 @@ mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
     pub(super) mod lifecycle;
+    pub(super) mod listeners;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
@@ -16,7 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     budget, churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
-    nginx, refusals, services,
+    listeners, nginx, refusals, services,
 };
 
 fn main() -> ExitCode {
@@ -26,6 +27,14 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial(
+            "listeners::none_left_to_migrate_to",
+            listeners::none_left_to_migrate_to,
+        ),
+        trial(
+            "listeners::some_shut_down_before",
+            listeners::some_shut_down_before,
+        ),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
         trial("nginx::blue_green_v6only", nginx::blue_green_v6only),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, End, ServiceName, Wait},
+    domain::{self, Decision, Definition, End, Refusal, ServiceName, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -24,15 +24,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What comes back to the driver from beside it.
 pub(super) enum Event {
-    /// A process was looked at.
-    Looked {
-        /// The service that it was looked at for.
-        service: ServiceName,
-        /// What was found.
-        found: Result<Inspection, Failure>,
-        /// What to do with it.
-        then: Then,
-    },
+    /// What a call needed to know has been found out; this goes on with it.
+    Found(Then),
     /// What a migration waited for.
     Seen {
         /// The service.
@@ -44,8 +37,8 @@ pub(super) enum Event {
     },
 }
 
-/// The rest of a call, after a look.
-type Then = Box<dyn FnOnce(&mut Driver, &ServiceName, Result<Inspection, Failure>) + Send>;
+/// The rest of a call.
+type Then = Box<dyn FnOnce(&mut Driver) + Send>;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -87,11 +80,7 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Looked {
-                service,
-                found,
-                then,
-            } => then(self, &service, found),
+            Event::Found(then) => then(self),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
         }
     }
@@ -133,27 +122,43 @@ impl Driver {
         }
     }
 
-    /// Takes a look beside the driver, and then goes on with the call.
+    /// Takes a look at a process beside the driver, and then goes on with the call.
     pub(super) fn look(
         &self,
         name: &ServiceName,
         look: Look,
         then: impl FnOnce(&mut Self, &ServiceName, Result<Inspection, Failure>) + Send + 'static,
     ) {
+        let take = |definition: &Definition, netns: &Netns| Ok(look.take(definition, netns)?);
+        self.beside(name, take, then);
+    }
+
+    /// Finds something out about a service beside the driver, and then goes on with the call. What
+    /// was found of a service says nothing of a later one of its name.
+    pub(super) fn beside<T: Send + 'static>(
+        &self,
+        name: &ServiceName,
+        find: impl FnOnce(&Definition, &Netns) -> Result<T, Failure> + Send + 'static,
+        then: impl FnOnce(&mut Self, &ServiceName, Result<T, Failure>) + Send + 'static,
+    ) {
         let Some(managed) = self.services.get(name) else {
             return;
         };
         let definition = managed.state.definition.clone();
         let netns = Arc::clone(&managed.netns);
+        let identity = Arc::clone(&managed.identity);
         let events = self.events.clone();
         task::spawn_blocking(move || {
-            let found = look.take(&definition, &netns).map_err(Failure::from);
-            // An error means that the daemon is stopping.
-            let _ = events.send(Event::Looked {
-                service: definition.name,
-                found,
-                then: Box::new(then),
+            let found = find(&definition, &netns);
+            let then: Then = Box::new(move |driver| {
+                let name = definition.name;
+                let there = driver.services.get(&name);
+                let same = there.is_some_and(|it| Arc::ptr_eq(&it.identity, &identity));
+                let gone = Refusal::UnknownService(name.clone());
+                then(driver, &name, if same { found } else { Err(gone.into()) });
             });
+            // An error means that the daemon is stopping.
+            let _ = events.send(Event::Found(then));
         });
     }
 

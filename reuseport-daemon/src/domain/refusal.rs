@@ -71,7 +71,7 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
-    /// Its listener was shut down when it was retired, and nothing could be steered at it.
+    /// Its listener has been shut down or closed, and nothing could be steered at it.
     #[error("instance {label} has no listener on {address}")]
     NoListener {
         /// The instance.
@@ -112,6 +112,9 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
+    #[error("the process that connected has ended, or is not visible to the daemon")]
+    CallerGone,
     /// A migration that says neither label nor pid, or both.
     #[error("a migration goes either to the label of an instance or to a pid")]
     Target,
@@ -221,6 +224,7 @@ impl Refusal {
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::CallerGone => "caller-gone",
             Self::Target => "target",
             Self::Word(..) => "unknown-word",
             Self::NotListening { .. } => "not-listening-there",
@@ -276,6 +280,7 @@ impl Refusal {
                 }),
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
+            | Self::CallerGone
             | Self::Target
             | Self::Word(..)
             | Self::Slots(_)

@@ -17,8 +17,8 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, instance_status},
+    outcomes::all_selected,
     stage::{DEADLINE, PORT, SERVICE, Stage},
-    strays,
 };
 
 /// Clients of the service, each as fast as it can.
@@ -48,7 +48,7 @@ fn complete(load: Load) -> Result<Ledger> {
 /// names.
 fn check_selected(stage: &Stage, connections: u64) -> Result<()> {
     let outcomes = &stage.status()?.groups[0].outcomes;
-    strays::check_selected(stage, outcomes, connections, connections)
+    all_selected(outcomes, connections)
 }
 
 /// The cookies of an instance's listeners.

@@ -27,10 +27,10 @@ use reuseport_daemon::{
 use reuseport_tests::{
     ctl::Ctl,
     held::{Held, Stopped, until_queued},
+    outcomes::all_selected,
     people::NOBODY,
     sockets,
     stage::{DEADLINE, PORT, Stage, any_v4, tag, v4},
-    strays::check_selected,
     traces::Traces,
 };
 
@@ -86,7 +86,7 @@ pub(crate) fn leave_no_trace() -> Result<()> {
             .eq([(tag("v1"), ledger.begun())])
     );
     let outcomes = &stage.status()?.groups[0].outcomes;
-    check_selected(&stage, outcomes, ledger.begun(), ledger.begun())
+    all_selected(outcomes, ledger.begun())
 }
 
 /// Lets other users into the directory of the daemon's socket, as they are into `/run/reuseportd`.

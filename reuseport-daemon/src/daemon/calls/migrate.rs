@@ -1,6 +1,6 @@
 //! A service moves, and moves back.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use tracing::info;
 
@@ -14,12 +14,12 @@ use crate::{
         counters::Counters,
         driver::Driver,
         failure::{self, bad_parameter},
-        inspect::{Look, Sockets},
+        inspect::{self, Look, Sockets},
         migration_run::{Run, tell_phase},
     },
     domain::{
         self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Retire, Service,
-        ServiceName, Start,
+        ServiceName, SocketCookie, Start,
     },
     sys::{clock, signal::Signal},
 };
@@ -57,7 +57,17 @@ impl Driver {
         });
         match prepared {
             Err(failure) => replier.finish(Err(failure)),
-            Ok((name, Target::Label(to), wanted)) => self.migrate_to(&name, &to, &wanted, replier),
+            Ok((name, Target::Label(to), wanted)) => self.beside(
+                &name,
+                |_, netns| Ok(inspect::that_listen(netns)?),
+                move |driver, name, listening| {
+                    let checked = listening.and_then(|it| driver.check_listens(name, &to, &it));
+                    match checked {
+                        Err(failure) => replier.finish(Err(failure)),
+                        Ok(()) => driver.migrate_to(name, &to, &wanted, replier),
+                    }
+                },
+            ),
             Ok((name, Target::Pid { pid, label }, wanted)) => {
                 // Refused before anything is looked at, since the look may lead to a registration.
                 if let Err(refusal) = self
@@ -90,6 +100,28 @@ impl Driver {
                     }
                 });
             }
+        }
+    }
+
+    /// A process can close its listeners and live on, as servers do that end gracefully. Switching
+    /// to one would leave the choice to the kernel, which would go on with the old listeners while
+    /// they are drained and retired.
+    fn check_listens(
+        &self,
+        name: &ServiceName,
+        to: &Label,
+        listening: &HashSet<SocketCookie>,
+    ) -> Result<(), Failure> {
+        let state = &self.managed(name)?.state;
+        let generation = state.find(to)?;
+        match state.deaf_at(generation, listening) {
+            // What has no slot, or has ended, is the domain's to refuse.
+            Some(address) if state.lives(generation) => Err(Refusal::NoListener {
+                label: to.clone(),
+                address: address.clone(),
+            }
+            .into()),
+            Some(_) | None => Ok(()),
         }
     }
 

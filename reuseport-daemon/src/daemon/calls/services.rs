@@ -148,7 +148,7 @@ fn detach(managed: &Managed) -> Result<(), Failure> {
         };
         let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
         let cookies = group_of.keys().copied().collect();
-        for (cookie, socket) in inspect::duplicates(&process, &cookies)? {
+        for (cookie, socket) in inspect::duplicates(&process, &managed.netns, &cookies)? {
             if left.remove(&group_of[&cookie]) {
                 GroupMaps::detach(socket.as_fd())?;
             }
