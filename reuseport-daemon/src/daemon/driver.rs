@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{
+    beside::Beside,
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
     migration_run::Run,
@@ -53,6 +54,9 @@ pub(super) struct Driver {
     pub(super) runs: BTreeMap<ServiceName, Run>,
     /// How many there have been, so that a late event can be told from one in time.
     pub(super) run_count: u64,
+    /// Services that are pinned and could not be taken up, and why.
+    pub(super) left_alone: BTreeMap<ServiceName, String>,
+    pub(super) beside: Beside,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
 }
@@ -130,12 +134,12 @@ impl Driver {
         then: impl FnOnce(&mut Self, &ServiceName, Result<Inspection, Failure>) + Send + 'static,
     ) {
         let take = |definition: &Definition, netns: &Netns| Ok(look.take(definition, netns)?);
-        self.beside(name, take, then);
+        self.find(name, take, then);
     }
 
     /// Finds something out about a service beside the driver, and then goes on with the call. What
     /// was found of a service says nothing of a later one of its name.
-    pub(super) fn beside<T: Send + 'static>(
+    pub(super) fn find<T: Send + 'static>(
         &self,
         name: &ServiceName,
         find: impl FnOnce(&Definition, &Netns) -> Result<T, Failure> + Send + 'static,
@@ -148,7 +152,7 @@ impl Driver {
         let netns = Arc::clone(&managed.netns);
         let identity = Arc::clone(&managed.identity);
         let events = self.events.clone();
-        task::spawn_blocking(move || {
+        self.beside.run(move || {
             let found = find(&definition, &netns);
             let then: Then = Box::new(move |driver| {
                 let name = definition.name;

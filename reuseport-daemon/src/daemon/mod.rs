@@ -10,6 +10,7 @@
 //! Whatever may take long (a walk of `/proc`, a socket dump, a grace period) runs beside the driver
 //! and comes back as an event. Everything else is a system call of microseconds, done in place.
 
+mod beside;
 mod calls;
 mod config;
 mod counters;

@@ -18,6 +18,14 @@ pub enum Refusal {
         /// Which setting differs.
         what: &'static str,
     },
+    /// An earlier daemon left the service, and this one could not take it up.
+    #[error("service {name} is pinned, and could not be taken up: {reason}")]
+    LeftAlone {
+        /// The service.
+        name: ServiceName,
+        /// Why.
+        reason: String,
+    },
     /// A service without an address, or with the same one twice.
     #[error("{0}")]
     Addresses(&'static str),
@@ -207,6 +215,7 @@ impl Refusal {
         match self {
             Self::UnknownService(_) => "unknown-service",
             Self::ServiceDiffers { .. } => "service-differs",
+            Self::LeftAlone { .. } => "left-alone",
             Self::Addresses(_) => "addresses",
             Self::Slots(_) => "slots",
             Self::AddressTaken { .. } => "address-taken",
@@ -245,7 +254,7 @@ impl Refusal {
             Self::UnknownService(name) => Some(format!(
                 "`reuseportctl service add {name} --listen ADDR` makes it"
             )),
-            Self::ServiceDiffers { name, .. } => Some(format!(
+            Self::ServiceDiffers { name, .. } | Self::LeftAlone { name, .. } => Some(format!(
                 "`reuseportctl service remove {name}` first, if that is what you want"
             )),
             Self::MigrationUnderWay { service, .. } => {

@@ -57,7 +57,7 @@ impl Driver {
         });
         match prepared {
             Err(failure) => replier.finish(Err(failure)),
-            Ok((name, Target::Label(to), wanted)) => self.beside(
+            Ok((name, Target::Label(to), wanted)) => self.find(
                 &name,
                 |_, netns| Ok(inspect::that_listen(netns)?),
                 move |driver, name, listening| {
@@ -186,11 +186,21 @@ impl Driver {
         let managed = self.service(Scope::All, name)?;
         let name = managed.name().clone();
         let decision = domain::roll_back(&managed.state)?;
+        let left = decision
+            .end
+            .as_ref()
+            .map(|(migration, _)| managed.state.label(migration.to));
         self.apply(&name, decision)
             .map_err(|error| failure::not_performed(&error, None))?;
         Ok(changed(
             true,
-            format!("the migration of {name} is rolled back"),
+            match left {
+                Some(left) => format!(
+                    "the migration of {name} is rolled back; let {left} run on until it has \
+                     answered what reached it"
+                ),
+                None => format!("the migration of {name} is rolled back"),
+            },
         ))
     }
 }

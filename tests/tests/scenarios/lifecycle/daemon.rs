@@ -70,30 +70,45 @@ pub(crate) fn absence() -> Result<()> {
     check_selected(&stage, ledger.begun())
 }
 
-/// A second one on the same socket says so and leaves; the first goes on.
+/// A second one on the same socket, or on the same bpffs, says so and leaves; the first goes on.
 pub(crate) fn second() -> Result<()> {
     let stage = Stage::set(World::loopback()?, &[any_v4()])?;
     let _v1 = stage.instance(&v4("v1"))?;
     let load = churn(&stage, 4)?;
     let before = Traces::of(&stage)?;
     let socket = stage.home().socket();
-    let output = stage.world.server().enter(|| -> Result<_> {
-        Ok(Command::new(program("reuseportd")?)
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--bpffs")
-            .arg(stage.home().bpffs())
-            .stdin(Stdio::null())
-            .output()?)
-    })??;
-    let said = String::from_utf8(output.stderr)?;
-    ensure!(
-        output.status.code() == Some(1),
-        "{:?}: {said}",
-        output.status
-    );
-    let expected = format!("another daemon answers on {}", socket.display());
-    ensure!(said.contains(&expected), "{said}");
+    let elsewhere = tempfile::tempdir()?;
+    let taken = [
+        (
+            socket.clone(),
+            format!("another daemon answers on {}", socket.display()),
+        ),
+        (
+            elsewhere.path().join("control"),
+            format!(
+                "another reuseportd uses {}",
+                stage.home().bpffs().join("reuseportd").display()
+            ),
+        ),
+    ];
+    for (socket, expected) in taken {
+        let output = stage.world.server().enter(|| -> Result<_> {
+            Ok(Command::new(program("reuseportd")?)
+                .arg("--socket")
+                .arg(&socket)
+                .arg("--bpffs")
+                .arg(stage.home().bpffs())
+                .stdin(Stdio::null())
+                .output()?)
+        })??;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(
+            output.status.code() == Some(1),
+            "{:?}: {said}",
+            output.status
+        );
+        ensure!(said.contains(&expected), "{said}");
+    }
     let after = Traces::of(&stage)?;
     ensure!(after == before, "{before:?} became {after:?}");
     let v2 = stage.server(&v4("v2"))?;
