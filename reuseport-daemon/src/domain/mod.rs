@@ -31,7 +31,7 @@ pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
 pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
 pub use settings::{
-    Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value, Weight,
-    compare,
+    Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,
+    Weight, compare,
 };
 pub use table::{named, share};

@@ -295,8 +295,7 @@ impl Refusal {
                 }),
             Self::SettingsDiffer { setting, also, .. } => {
                 let all = [*setting].into_iter().chain(also.iter().copied());
-                let options: Vec<String> =
-                    all.map(|it| format!("--allow-mismatch {it}")).collect();
+                let options: Vec<String> = all.map(|it| format!("--allow-mismatch {it}")).collect();
                 Some(format!(
                     "let the new server set the same, or migrate with `{}`",
                     options.join(" ")

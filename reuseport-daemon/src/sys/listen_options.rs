@@ -1,4 +1,4 @@
-//! The two options of a listening TCP socket that neither socket2 nor rustix sets.
+//! Options of a listening TCP socket that neither socket2 nor rustix has.
 
 #![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
 
@@ -26,6 +26,37 @@ pub fn set_fast_open(socket: BorrowedFd<'_>, waiting: u16) -> io::Result<()> {
 /// What setsockopt(2) says.
 pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u16) -> io::Result<()> {
     set(socket, libc::TCP_DEFER_ACCEPT, c_int::from(seconds))
+}
+
+/// Sets `TCP_SAVE_SYN`: whether connections keep the headers of their SYN.
+///
+/// # Errors
+///
+/// What setsockopt(2) says.
+pub fn set_save_syn(socket: BorrowedFd<'_>, save: bool) -> io::Result<()> {
+    set(socket, libc::TCP_SAVE_SYN, c_int::from(save))
+}
+
+/// Reads an option into `value`, and says how many bytes of it that took. It must be one that fills
+/// no more than its length says, as all do but those that list keys.
+pub(super) fn get(socket: BorrowedFd<'_>, option: c_int, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `value`. Both
+    // places outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(usize::try_from(length).unwrap_or(usize::MAX))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
