@@ -5,13 +5,14 @@ mod scenarios {
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
+    pub(super) mod settings;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services};
+use scenarios::{churn, nginx, refusals, services, settings};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
         trial("refusals::leave_no_trace", refusals::leave_no_trace),
         trial("services::two_at_once", services::two_at_once),
         trial("services::one_at_a_time", services::one_at_a_time),
+        trial("settings::refused", settings::refused),
+        trial("settings::refused_v6", settings::refused_v6),
+        trial("settings::warned", settings::warned),
+        trial("settings::examined", settings::examined),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -28,9 +28,7 @@ pub(super) enum Event {
     Looked {
         /// The service that it was looked at for.
         service: ServiceName,
-        /// What was found.
-        found: Result<Inspection, Failure>,
-        /// What to do with it.
+        /// What to do with what was found.
         then: Then,
     },
     /// What a migration waited for.
@@ -44,8 +42,8 @@ pub(super) enum Event {
     },
 }
 
-/// The rest of a call, after a look.
-type Then = Box<dyn FnOnce(&mut Driver, &ServiceName, Result<Inspection, Failure>) + Send>;
+/// The rest of a call, after a look, which it has brought along.
+type Then = Box<dyn FnOnce(&mut Driver, &ServiceName) + Send>;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -87,11 +85,7 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Looked {
-                service,
-                found,
-                then,
-            } => then(self, &service, found),
+            Event::Looked { service, then } => then(self, &service),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
         }
     }
@@ -133,7 +127,7 @@ impl Driver {
         }
     }
 
-    /// Takes a look beside the driver, and then goes on with the call.
+    /// Takes a look at a process beside the driver, and then goes on with the call.
     pub(super) fn look(
         &self,
         name: &ServiceName,
@@ -144,16 +138,31 @@ impl Driver {
             return;
         };
         let definition = managed.state.definition.clone();
+        self.beside(
+            name,
+            move |netns| look.take(&definition, netns).map_err(Failure::from),
+            then,
+        );
+    }
+
+    /// Does what may take long beside the driver, and then goes on with the call.
+    pub(super) fn beside<T: Send + 'static>(
+        &self,
+        name: &ServiceName,
+        look: impl FnOnce(&Netns) -> T + Send + 'static,
+        then: impl FnOnce(&mut Self, &ServiceName, T) + Send + 'static,
+    ) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
         let netns = Arc::clone(&managed.netns);
+        let service = name.clone();
         let events = self.events.clone();
         task::spawn_blocking(move || {
-            let found = look.take(&definition, &netns).map_err(Failure::from);
+            let found = look(&netns);
+            let then: Then = Box::new(move |driver, name| then(driver, name, found));
             // An error means that the daemon is stopping.
-            let _ = events.send(Event::Looked {
-                service: definition.name,
-                found,
-                then: Box::new(then),
-            });
+            let _ = events.send(Event::Looked { service, then });
         });
     }
 

@@ -5,7 +5,6 @@
 use std::{
     ffi::c_int,
     io,
-    mem::size_of,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -26,15 +25,6 @@ pub fn set_fast_open(socket: BorrowedFd<'_>, waiting: u16) -> io::Result<()> {
 /// What setsockopt(2) says.
 pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u16) -> io::Result<()> {
     set(socket, libc::TCP_DEFER_ACCEPT, c_int::from(seconds))
-}
-
-/// Sets `TCP_SAVE_SYN`: whether connections keep the headers of their SYN.
-///
-/// # Errors
-///
-/// What setsockopt(2) says.
-pub fn set_save_syn(socket: BorrowedFd<'_>, save: bool) -> io::Result<()> {
-    set(socket, libc::TCP_SAVE_SYN, c_int::from(save))
 }
 
 /// Reads an option into `value`, and says how many bytes of it that took. It must be one that fills
@@ -59,20 +49,26 @@ pub(super) fn get(socket: BorrowedFd<'_>, option: c_int, value: &mut [u8]) -> io
     }
 }
 
-fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the size of an int fits a socklen_t"
-    )]
-    let length = size_of::<c_int>() as libc::socklen_t;
+/// Sets any option to any bytes, for servers that are told on their command line what to set.
+///
+/// # Errors
+///
+/// What setsockopt(2) says.
+pub fn set_raw(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `value`, which outlives
     // the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
+            level,
             option,
-            (&raw const value).cast(),
+            value.as_ptr().cast(),
             length,
         )
     };
@@ -81,4 +77,8 @@ fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    set_raw(socket, libc::IPPROTO_TCP, option, &value.to_ne_bytes())
 }

@@ -191,11 +191,11 @@ mod tests {
         assert_eq!(key(&first), key(&first.clone()));
         let other = entry(libc::AF_INET, at, &[10, 0, 0, 0], b"hidden");
         assert_ne!(key(&first), key(&other));
-        let mut counted = first.clone();
+        let mut used = first.clone();
         let counter = offset_of!(tcp_ao_getsockopt, pkt_good);
-        put(&mut counted, counter, &7_u64.to_ne_bytes());
-        put(&mut counted, offset_of!(tcp_ao_getsockopt, nkeys), &[1]);
-        assert_eq!(key(&first), key(&counted));
+        put(&mut used, counter, &7_u64.to_ne_bytes());
+        put(&mut used, offset_of!(tcp_ao_getsockopt, nkeys), &[1]);
+        assert_eq!(key(&first), key(&used));
 
         let at = offset_of!(libc::sockaddr_in6, sin6_addr);
         let over_v6 = entry(libc::AF_INET6, at, &Ipv6Addr::LOCALHOST.octets(), b"");

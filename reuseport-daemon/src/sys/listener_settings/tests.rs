@@ -6,7 +6,7 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::sys::listen_options::{set_defer_accept, set_fast_open, set_save_syn};
+use crate::sys::listen_options::{set_defer_accept, set_fast_open, set_raw};
 
 fn socket(domain: Domain) -> Socket {
     Socket::new(domain, Type::STREAM, None).expect("socket")
@@ -16,6 +16,11 @@ fn listening(socket: &Socket, address: impl Into<SocketAddr>) {
     let address: SocketAddr = address.into();
     socket.bind(&address.into()).expect("bind");
     socket.listen(5).expect("listen");
+}
+
+fn save_syn(socket: &Socket) {
+    let on = 1_i32.to_ne_bytes();
+    set_raw(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &on).expect("set");
 }
 
 /// What changing one setting changes.
@@ -40,7 +45,7 @@ fn each_setting_is_read_for_itself() {
     let is = |setting, number| vec![(setting, Value::Number(number))];
     let v4 = Domain::IPV4;
     assert_eq!(changed(v4, |_| {}), vec![]);
-    let read = changed(v4, |it| set_save_syn(it.as_fd(), true).expect("set"));
+    let read = changed(v4, save_syn);
     assert_eq!(read, is(Setting::TcpSaveSyn, 1));
     let read = changed(v4, |it| set_fast_open(it.as_fd(), 3).expect("set"));
     assert_eq!(read, is(Setting::TcpFastopen, 3));
