@@ -15,13 +15,14 @@ use netlink_packet_sock_diag::{
 
 use super::{
     SockDiag, SockDiagError,
+    channel::Seams,
     rows::{self, FAMILIES, Row, request},
 };
 use crate::domain::{Key, SocketCookie};
 
 impl SockDiag {
     /// The `TCP_MD5SIG` keys of the listeners on `port`; nothing for one whose keys are kept from
-    /// whoever lacks `CAP_NET_ADMIN`. A listener may be missed, as a dump may miss one.
+    /// whoever lacks `CAP_NET_ADMIN`.
     ///
     /// # Errors
     ///
@@ -36,10 +37,15 @@ impl SockDiag {
                 extensions: ExtensionFlags::INFO,
                 ..request(family, StateFlags::LISTEN, Some(port))
             };
-            self.channel().dump(&request, |row| {
+            let mut take = |row: Row<'_>| {
                 found.insert(rows::cookie(row.header.socket_id.cookie), keys(&row)?);
                 Ok(())
-            })?;
+            };
+            let mut channel = self.channel();
+            // Once more where it had a seam, as for the listeners themselves.
+            if channel.dump(&request, &mut take)? == Seams::Some {
+                channel.dump(&request, &mut take)?;
+            }
         }
         Ok(found)
     }
