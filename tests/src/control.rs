@@ -27,8 +27,8 @@ pub fn message(value: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Sends bytes, with descriptors on the first of them, and reads one answer; none where the daemon
-/// ends the connection instead.
+/// Sends bytes, with descriptors on the first of them, and reads the last answer to the first call;
+/// none where the daemon ends the connection instead.
 ///
 /// # Errors
 ///
@@ -61,6 +61,15 @@ fn send(socket: &Path, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<UnixStrea
 }
 
 fn read_answer(stream: &mut UnixStream) -> Result<Option<Value>> {
+    loop {
+        match read_message(stream)? {
+            Some(progress) if progress["continues"] == true => {}
+            last => return Ok(last),
+        }
+    }
+}
+
+fn read_message(stream: &mut UnixStream) -> Result<Option<Value>> {
     let mut answer = Vec::new();
     let mut byte = [0];
     loop {

@@ -70,15 +70,16 @@ pub struct Held {
 }
 
 impl Held {
-    /// Begins `reuseportctl migrate SERVICE ARGUMENTS`, and waits until it drains. Somebody has seen
-    /// to it that it does not end: the old server is stopped, with connections in its queue.
+    /// Begins `reuseportctl migrate SERVICE ARGUMENTS`, with all the time that it may need, and waits
+    /// until it drains. Somebody has seen to it that it does not end: the old server is stopped, with
+    /// connections in its queue.
     ///
     /// # Errors
     ///
     /// Where it is not under way in good time.
     pub fn begin(stage: &Stage, service: &str, arguments: &str) -> Result<Self> {
-        let process =
-            Ctl::of(stage.home())?.start(stage, &format!("migrate {service} {arguments}"))?;
+        let line = format!("migrate {service} {arguments} --drain-timeout 1h");
+        let process = Ctl::of(stage.home())?.start(stage, &line)?;
         until("the migration drains", || {
             let migration = service_status(stage, service)?.migration;
             Ok(migration.is_some_and(|it| it.phase == "draining"))

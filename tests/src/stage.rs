@@ -86,9 +86,19 @@ impl Stage {
     ///
     /// Where either does not do its part.
     pub fn restart_daemon(&mut self) -> Result<()> {
+        self.without_daemon(|| Ok(()))
+    }
+
+    /// The same, with something to do in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stage::restart_daemon`], and those of `f`.
+    pub fn without_daemon(&mut self, f: impl FnOnce() -> Result<()>) -> Result<()> {
         if let Some(daemon) = self.daemon.take() {
             daemon.stop()?;
         }
+        f()?;
         self.daemon = Some(self.home.start(self.world.server())?);
         Ok(())
     }

@@ -8,33 +8,92 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{ctl::Ctl, stage::Stage};
+use crate::{ctl::Ctl, stage::Stage, wait::until};
 
 /// What a daemon shows and holds, but for what traffic moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
     /// What `status --json` prints.
     pub status: String,
-    /// How many descriptors the daemon has open.
-    pub descriptors: usize,
+    /// What the daemon has open.
+    pub descriptors: Vec<PathBuf>,
     /// Everything on the bpffs.
     pub pins: Vec<PathBuf>,
 }
 
 impl Traces {
-    /// Those of the stage's daemon.
+    /// Those of the stage's daemon, once it has closed every connection: one that has been answered
+    /// lasts a moment longer.
     ///
     /// # Errors
     ///
     /// Where they cannot be read.
     pub fn of(stage: &Stage) -> Result<Self> {
+        Self::beside(stage, 0)
+    }
+
+    /// The same, while migrations are under way, each with a connection. The daemon looks at sockets
+    /// on their behalf every now and then, and has a descriptor more for that moment: what counts is
+    /// what two readings have in common.
+    ///
+    /// # Errors
+    ///
+    /// As [`Traces::of`].
+    pub fn beside(stage: &Stage, migrations: usize) -> Result<Self> {
+        let mut last = Self::read(stage, migrations)?;
+        if migrations > 0 {
+            until("two readings are the same", || {
+                let next = Self::read(stage, migrations)?;
+                let same = next == last;
+                last = next;
+                Ok(same)
+            })?;
+        }
+        Ok(last)
+    }
+
+    fn read(stage: &Stage, connected: usize) -> Result<Self> {
         let status = Ctl::of(stage.home())?.done("--json status")?;
+        until("answered connections are closed", || {
+            Ok(connections(stage)? == connected)
+        })?;
         Ok(Self {
             status: without_traffic(&status)?,
-            descriptors: fs::read_dir(format!("/proc/{}/fd", stage.daemon().pid()))?.count(),
+            descriptors: descriptors(stage.daemon().pid())?,
             pins: tree(&stage.home().bpffs())?,
         })
     }
+}
+
+/// What a process has open, in order.
+///
+/// # Errors
+///
+/// Where it is gone.
+pub fn descriptors(pid: u32) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One that has been closed meanwhile is not open.
+        found.extend(fs::read_link(entry?.path()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// How many connections the daemon has: like the listener, each goes by the socket's path. The kernel
+/// lists it in the client's namespace, which is the daemon's or this process's.
+fn connections(stage: &Stage) -> Result<usize> {
+    /// The listener's line has `__SO_ACCEPTCON` in its flags (`unix_seq_show`,
+    /// <https://elixir.bootlin.com/linux/v6.18/source/net/unix/af_unix.c>).
+    const LISTENS: &str = " 00010000 ";
+    let path = stage.home().socket().display().to_string();
+    let mut count = 0;
+    for process in [stage.daemon().pid(), std::process::id()] {
+        let sockets = fs::read_to_string(format!("/proc/{process}/net/unix"))?;
+        let ours = sockets.lines().filter(|line| line.ends_with(&path));
+        count += ours.filter(|line| !line.contains(LISTENS)).count();
+    }
+    Ok(count)
 }
 
 /// A status with every number left out that clients move.

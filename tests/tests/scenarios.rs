@@ -1,7 +1,10 @@
 //! The scenarios: real servers, a real daemon, a ledger. Each has network namespaces of its own.
 
 mod scenarios {
+    pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod lifecycle;
+    pub(super) mod listeners;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
@@ -12,7 +15,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services, settings};
+use scenarios::{
+    budget, churn,
+    lifecycle::{daemon, drains, registering, retire, shapes},
+    listeners, nginx, refusals, services, settings,
+};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -21,6 +28,14 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial(
+            "listeners::none_left_to_migrate_to",
+            listeners::none_left_to_migrate_to,
+        ),
+        trial(
+            "listeners::some_shut_down_before",
+            listeners::some_shut_down_before,
+        ),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
         trial("nginx::blue_green_v6only", nginx::blue_green_v6only),
@@ -47,6 +62,37 @@ fn main() -> ExitCode {
         trial("settings::refused_v6", settings::refused_v6),
         trial("settings::warned", settings::warned),
         trial("settings::examined", settings::examined),
+        trial("lifecycle::python", registering::python_passes_its_listener),
+        trial(
+            "lifecycle::passed",
+            registering::a_passed_listener_is_the_callers,
+        ),
+        trial(
+            "lifecycle::bystanders",
+            registering::who_does_not_serve_gets_nothing,
+        ),
+        trial("lifecycle::twice_is_once", registering::twice_is_once),
+        trial(
+            "lifecycle::dry_run",
+            registering::a_rehearsal_changes_nothing,
+        ),
+        trial("lifecycle::slot_counts", registering::a_slot_counts_anew),
+        trial("lifecycle::one_worker", shapes::one_worker),
+        trial("lifecycle::eight_workers", shapes::eight_workers),
+        trial("lifecycle::retire_keep", retire::keep),
+        trial("lifecycle::retire_shutdown", retire::shutdown),
+        trial("lifecycle::retire_signal", retire::signal),
+        trial("lifecycle::rollback", drains::rollback),
+        trial("lifecycle::new_instance_ends", drains::new_instance_ends),
+        trial("lifecycle::old_instance_ends", drains::old_instance_ends),
+        trial("lifecycle::drain_timeout", drains::timeout),
+        trial("lifecycle::restart", daemon::restart),
+        trial("lifecycle::absence", daemon::absence),
+        trial("lifecycle::second_daemon", daemon::second),
+        trial("lifecycle::heir", daemon::heir),
+        trial("lifecycle::removal", daemon::removal),
+        trial("budget::idle", budget::idle),
+        trial("budget::switch", budget::switch),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

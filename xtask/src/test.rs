@@ -23,7 +23,8 @@ pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
     }
     setup::for_tests()?;
     let root = paths::root();
-    run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--locked"]))?;
+    // What users run, and what the budgets are for.
+    run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;
     run::run(run::cargo(root).args(["test", "--workspace", "--locked"]))?;
     let mut privileged = run::cargo(root);
     privileged
@@ -31,7 +32,7 @@ pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
         .args(["--features", "privileged"])
         .args(["--test", "lab", "--test", "scenarios", "--"])
         .args(arguments)
-        .env(BIN_DIR, paths::target().join("debug"));
+        .env(BIN_DIR, paths::target().join("release"));
     if let Some(object) = object {
         privileged.env(OBJECT, object);
     }

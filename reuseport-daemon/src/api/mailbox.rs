@@ -8,6 +8,7 @@ use super::{
     permission::Scope,
     wire::{Failure, Reply, Request},
 };
+use crate::domain::ProcessId;
 
 /// How a call ends.
 pub type Answer = Result<Reply, Failure>;
@@ -21,8 +22,10 @@ pub struct Caller {
     pub gid: u32,
     /// Supplementary groups (`SO_PEERGROUPS`).
     pub groups: Vec<u32>,
-    /// Process, in the daemon's pid namespace; 0 where it is not visible there.
-    pub pid: u32,
+    /// The process that connected; none where it has ended, or is not visible in the daemon's pid
+    /// namespace. Not the bare pid: a connection can be handed on, outlive who made it, and ask when
+    /// that number is somebody else's.
+    pub process: Option<ProcessId>,
 }
 
 /// A call on its way to the driver.

@@ -52,7 +52,7 @@ mod tests {
             uid,
             gid,
             groups: groups.to_vec(),
-            pid: 1,
+            process: None,
         }
     }
 

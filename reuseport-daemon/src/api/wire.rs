@@ -403,6 +403,19 @@ pub enum Failure {
     Failed(Reason),
 }
 
+impl Failure {
+    /// What is said about it.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        match self {
+            Self::Refused(reason)
+            | Self::Unsupported(reason)
+            | Self::NotPermitted(reason)
+            | Self::Failed(reason) => reason,
+        }
+    }
+}
+
 /// The parameters of every error of the interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{
+    beside::Beside,
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
     migration_run::Run,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, End, ServiceName, Wait},
+    domain::{self, Decision, Definition, End, Refusal, ServiceName, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -24,13 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What comes back to the driver from beside it.
 pub(super) enum Event {
-    /// A process was looked at.
-    Looked {
-        /// The service that it was looked at for.
-        service: ServiceName,
-        /// What to do with what was found.
-        then: Then,
-    },
+    /// What a call needed to know has been found out; this goes on with it.
+    Found(Then),
     /// What a migration waited for.
     Seen {
         /// The service.
@@ -42,8 +38,8 @@ pub(super) enum Event {
     },
 }
 
-/// The rest of a call, after a look, which it has brought along.
-type Then = Box<dyn FnOnce(&mut Driver, &ServiceName) + Send>;
+/// The rest of a call.
+type Then = Box<dyn FnOnce(&mut Driver) + Send>;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -58,6 +54,9 @@ pub(super) struct Driver {
     pub(super) runs: BTreeMap<ServiceName, Run>,
     /// How many there have been, so that a late event can be told from one in time.
     pub(super) run_count: u64,
+    /// Services that are pinned and could not be taken up, and why.
+    pub(super) left_alone: BTreeMap<ServiceName, String>,
+    pub(super) beside: Beside,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
 }
@@ -85,7 +84,7 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Looked { service, then } => then(self, &service),
+            Event::Found(then) => then(self),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
         }
     }
@@ -134,35 +133,36 @@ impl Driver {
         look: Look,
         then: impl FnOnce(&mut Self, &ServiceName, Result<Inspection, Failure>) + Send + 'static,
     ) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
-        let definition = managed.state.definition.clone();
-        self.beside(
-            name,
-            move |netns| look.take(&definition, netns).map_err(Failure::from),
-            then,
-        );
+        let take = |definition: &Definition, netns: &Netns| Ok(look.take(definition, netns)?);
+        self.find(name, take, then);
     }
 
-    /// Does what may take long beside the driver, and then goes on with the call.
-    pub(super) fn beside<T: Send + 'static>(
+    /// Finds something out about a service beside the driver, and then goes on with the call. What
+    /// was found of a service says nothing of a later one of its name.
+    pub(super) fn find<T: Send + 'static>(
         &self,
         name: &ServiceName,
-        look: impl FnOnce(&Netns) -> T + Send + 'static,
-        then: impl FnOnce(&mut Self, &ServiceName, T) + Send + 'static,
+        find: impl FnOnce(&Definition, &Netns) -> Result<T, Failure> + Send + 'static,
+        then: impl FnOnce(&mut Self, &ServiceName, Result<T, Failure>) + Send + 'static,
     ) {
         let Some(managed) = self.services.get(name) else {
             return;
         };
+        let definition = managed.state.definition.clone();
         let netns = Arc::clone(&managed.netns);
-        let service = name.clone();
+        let identity = Arc::clone(&managed.identity);
         let events = self.events.clone();
-        task::spawn_blocking(move || {
-            let found = look(&netns);
-            let then: Then = Box::new(move |driver, name| then(driver, name, found));
+        self.beside.run(move || {
+            let found = find(&definition, &netns);
+            let then: Then = Box::new(move |driver| {
+                let name = definition.name;
+                let there = driver.services.get(&name);
+                let same = there.is_some_and(|it| Arc::ptr_eq(&it.identity, &identity));
+                let gone = Refusal::UnknownService(name.clone());
+                then(driver, &name, if same { found } else { Err(gone.into()) });
+            });
             // An error means that the daemon is stopping.
-            let _ = events.send(Event::Looked { service, then });
+            let _ = events.send(Event::Found(then));
         });
     }
 

@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use crate::{
     domain::{
-        Address, Definition, Found, ListenerFault, Placed, Refusal, SocketCookie, of_passed,
-        of_process, unfit,
+        Address, Definition, Found, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
+        of_passed, of_process, unfit,
     },
     sys::{
         netns::{Netns, NetnsError},
@@ -87,7 +87,7 @@ pub(super) enum Look {
     /// These are the listeners.
     Passed {
         /// The process that passed them.
-        pid: u32,
+        process: ProcessId,
         /// The descriptors.
         descriptors: Vec<OwnedFd>,
     },
@@ -102,9 +102,10 @@ impl Look {
     ) -> Result<Inspection, InspectError> {
         match self {
             Self::Pid { pid, on_behalf_of } => by_pid(definition, netns, pid, on_behalf_of),
-            Self::Passed { pid, descriptors } => {
-                by_descriptors(definition, netns, pid, descriptors)
-            }
+            Self::Passed {
+                process,
+                descriptors,
+            } => by_descriptors(definition, netns, process, descriptors),
         }
     }
 }
@@ -149,14 +150,15 @@ fn by_pid(
     })
 }
 
-/// Checks the listeners that the process `pid` passed.
+/// Checks the listeners that a process passed. Its connection may have outlived it, and its pid may
+/// be another one's by now, which must not become an instance for that.
 fn by_descriptors(
     definition: &Definition,
     netns: &Netns,
-    pid: u32,
+    process: ProcessId,
     passed: Vec<OwnedFd>,
 ) -> Result<Inspection, InspectError> {
-    let process = Process::open(pid)?;
+    let process = Process::reopen(process)?;
     let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
     let mut sockets = Sockets::new();
     let mut found = Vec::new();
@@ -177,27 +179,27 @@ fn by_descriptors(
     })
 }
 
-/// Duplicates of those listeners of a process that `cookies` names and that it still has.
+/// Duplicates of those listeners of a process that `cookies` names and that it still has. None of
+/// its other descriptors is touched: a session that is closed while somebody else has a duplicate
+/// is closed by whoever is last.
 pub(super) fn duplicates(
     process: &Process,
+    netns: &Netns,
     cookies: &HashSet<SocketCookie>,
 ) -> Result<Sockets, InspectError> {
+    let mut wanted: HashMap<u32, SocketCookie> = listeners(netns)?
+        .into_iter()
+        .filter(|row| cookies.contains(&row.cookie))
+        .map(|row| (row.inode, row.cookie))
+        .collect();
     let mut sockets = Sockets::new();
-    let mut seen = HashSet::new();
     for (fd, inode) in process.open_sockets()? {
-        if sockets.len() == cookies.len() {
-            break;
-        }
-        if !seen.insert(inode) {
-            continue;
-        }
-        let Some(socket) = descriptor(process, fd)? else {
+        let Some(cookie) = wanted.get(&inode) else {
             continue;
         };
-        if let SocketFacts::Tcp(facts) = socket::facts(socket.as_fd())?
-            && cookies.contains(&facts.cookie)
-        {
-            sockets.insert(facts.cookie, socket);
+        if let Some((socket, _)) = duplicate(process, fd, *cookie)? {
+            sockets.insert(*cookie, socket);
+            wanted.remove(&inode);
         }
     }
     Ok(sockets)

@@ -32,6 +32,8 @@ pub(super) struct Managed {
     pub maps: ServiceMaps,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
+    /// Tells it from a later service of the same name.
+    pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
     exits: Exits,
 }
@@ -77,6 +79,7 @@ impl Managed {
             state,
             maps,
             netns,
+            identity: Arc::default(),
             watches: BTreeMap::new(),
             exits,
         }

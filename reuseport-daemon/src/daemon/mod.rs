@@ -8,8 +8,10 @@
 //! ```
 //!
 //! Whatever may take long (a walk of `/proc`, a socket dump, a grace period) runs beside the driver
-//! and comes back as an event. Everything else is a system call of microseconds, done in place.
+//! and comes back as an event. Everything else is done in place: system calls of microseconds, and
+//! the loading of a service's programs when it is added.
 
+mod beside;
 mod calls;
 mod config;
 mod counters;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    io,
     os::fd::AsFd,
     sync::Arc,
     time::Duration,
@@ -150,7 +151,7 @@ impl Watched {
         for (process, cookies) in &self.old {
             let done = match how {
                 Retire::Keep => Ok(()),
-                Retire::Shutdown => shut_down(*process, cookies),
+                Retire::Shutdown => shut_down(*process, &self.netns, cookies),
                 Retire::Signal(number) => signal(*process, number),
             };
             if let Err(error) = done {
@@ -189,14 +190,29 @@ pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) ->
 }
 
 /// Shuts an instance's listeners down, through duplicates. A process that has ended has closed them.
-fn shut_down(process: ProcessId, cookies: &HashSet<SocketCookie>) -> Result<(), InspectError> {
+/// One that cannot be shut down is no reason to leave the others open.
+fn shut_down(
+    process: ProcessId,
+    netns: &Netns,
+    cookies: &HashSet<SocketCookie>,
+) -> Result<(), InspectError> {
     let Some(process) = unless_ended(Process::reopen(process))? else {
         return Ok(());
     };
-    for socket in inspect::duplicates(&process, cookies)?.values() {
-        socket::shutdown(socket.as_fd()).map_err(InspectError::Shutdown)?;
+    let sockets = match inspect::duplicates(&process, netns, cookies) {
+        Err(InspectError::Process(ProcessError::NoProcess(_))) => return Ok(()),
+        sockets => sockets?,
+    };
+    let mut result = Ok(());
+    for socket in sockets.values() {
+        match socket::shutdown(socket.as_fd()) {
+            // It has stopped listening meanwhile, which is all that is wanted.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            Err(error) => result = Err(InspectError::Shutdown(error)),
+            Ok(()) => {}
+        }
     }
-    Ok(())
+    result
 }
 
 fn signal(process: ProcessId, number: u32) -> Result<(), InspectError> {

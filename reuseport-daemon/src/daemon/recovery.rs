@@ -25,10 +25,14 @@ impl Driver {
         for name in services {
             match self.take_up(&name) {
                 Ok(()) => info!(service = %name, "service taken up"),
-                Err(failure) => error!(
-                    service = %name, path = %self.pins.place(&name).display(), ?failure,
-                    "service left alone: it goes on as it is, and cannot be migrated"
-                ),
+                Err(failure) => {
+                    let reason = failure.reason().message.clone();
+                    error!(
+                        service = %name, path = %self.pins.place(&name).display(), reason,
+                        "service left alone: it goes on as it is, and cannot be migrated"
+                    );
+                    self.left_alone.insert(name, reason);
+                }
             }
         }
         Ok(())

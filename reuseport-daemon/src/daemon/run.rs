@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     Config, ConfigError,
+    beside::Beside,
     driver::Driver,
     logging::{self, LoggingError},
 };
@@ -123,6 +124,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         services: BTreeMap::new(),
         runs: BTreeMap::new(),
         run_count: 0,
+        left_alone: BTreeMap::new(),
+        beside: Beside::new(),
         events,
         exits,
     };

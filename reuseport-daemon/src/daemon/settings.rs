@@ -2,15 +2,15 @@
 //! live as long as the reading of one process.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     os::fd::AsFd,
 };
 
 use super::inspect::{self, InspectError};
 use crate::{
     domain::{
-        Address, Generation, GroupSettings, InstanceState, Key, Label, ProcessId, Refusal, Service,
-        Setting, Settings, SocketCookie, Value, origin,
+        Address, Generation, GroupSettings, Instance, InstanceState, Key, Label, ProcessId,
+        Service, Setting, Settings, SocketCookie, Value, origin,
     },
     sys::{
         listener_settings,
@@ -25,7 +25,16 @@ use crate::{
 pub(super) struct Comparison {
     addresses: Vec<Address>,
     old: Vec<Side>,
-    new: Side,
+    new: Option<Side>,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub(super) struct Compared {
+    /// Every listener on the service's ports.
+    pub(super) listening: HashSet<SocketCookie>,
+    /// What those of both sides are set to, by group; without any where there is only one side.
+    pub(super) groups: Vec<GroupSettings>,
 }
 
 /// An instance, and its listeners with the index of their group.
@@ -43,61 +52,59 @@ struct Listed {
 }
 
 impl Comparison {
-    /// What there is to compare before `to` serves: nothing where it does already, and a migration
-    /// only drains on; nothing where nobody serves.
-    pub(super) fn before(service: &Service, to: Generation) -> Option<Self> {
-        if service.instances.get(&to)?.state == InstanceState::Serving {
-            return None;
-        }
+    /// What there is to compare before `to` serves. It is compared with nobody where nobody else
+    /// serves, or where it does already and a migration only drains on.
+    pub(super) fn before(service: &Service, to: Generation) -> Self {
+        let serves = |it: &Instance| it.state == InstanceState::Serving;
+        let old = if service.instances.get(&to).is_some_and(serves) {
+            Vec::new()
+        } else {
+            origin(service, to)
+        };
         let side = |generation| {
+            let instance = service.instances.get(&generation)?;
             Some(Side {
-                label: service.label(generation),
-                process: service.instances.get(&generation)?.process,
+                label: instance.label.clone(),
+                process: instance.process,
                 listeners: service.listeners_of(generation).collect(),
             })
         };
-        let old: Vec<Side> = origin(service, to).into_iter().filter_map(side).collect();
-        if old.is_empty() {
-            return None;
-        }
-        Some(Self {
+        Self {
             addresses: service.definition.addresses.clone(),
-            old,
-            new: side(to)?,
-        })
+            old: old.into_iter().filter_map(side).collect(),
+            new: side(to),
+        }
     }
 
     /// Reads the settings of all of them, by group. An old process that has ended has nothing to
     /// compare with, and neither has a listener that has been closed.
-    ///
-    /// A new one that has closed its listeners cannot take over: that is a refusal.
-    pub(super) fn read(&self, netns: &Netns) -> Result<Vec<GroupSettings>, InspectError> {
+    pub(super) fn read(&self, netns: &Netns) -> Result<Compared, InspectError> {
         let listed = self.listed(netns)?;
-        let mut groups: Vec<GroupSettings> = self
-            .addresses
-            .iter()
-            .map(|address| GroupSettings {
-                address: address.clone(),
-                old: Vec::new(),
-                new: Vec::new(),
-            })
-            .collect();
-        for side in &self.old {
-            for (group, settings) in unless_ended(side.read(&listed))?.unwrap_or_default() {
-                groups[group].old.push(settings);
+        let mut groups = self.groups();
+        if let Some(new) = self.new.as_ref().filter(|_| !self.old.is_empty()) {
+            for side in &self.old {
+                for (group, settings) in unless_ended(side.read(&listed))?.unwrap_or_default() {
+                    groups[group].old.push(settings);
+                }
+            }
+            for (group, settings) in new.read(&listed)? {
+                groups[group].new.push(settings);
             }
         }
-        for (group, settings) in self.new.read(&listed)? {
-            groups[group].new.push(settings);
-        }
-        match groups.iter().find(|group| group.new.is_empty()) {
-            None => Ok(groups),
-            Some(group) => Err(Refusal::NoListener {
-                label: self.new.label.clone(),
-                address: group.address.clone(),
-            }
-            .into()),
-        }
+        Ok(Compared {
+            listening: listed.rows.iter().map(|row| row.cookie).collect(),
+            groups,
+        })
+    }
+
+    fn groups(&self) -> Vec<GroupSettings> {
+        let addresses = self.addresses.iter().cloned();
+        let empty = |address| GroupSettings {
+            address,
+            old: Vec::new(),
+            new: Vec::new(),
+        };
+        addresses.map(empty).collect()
     }
 
     fn listed(&self, netns: &Netns) -> Result<Listed, InspectError> {

@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use tokio::task;
 use tracing::warn;
 
 use super::{counters::outcomes, driver::Driver, managed::Managed};
@@ -45,7 +44,7 @@ impl Driver {
         match halves {
             Err(failure) => replier.finish(Err(failure)),
             Ok(halves) => {
-                task::spawn_blocking(move || {
+                self.beside.run(move || {
                     let services = halves.into_iter().map(complete).collect();
                     replier.finish(Ok(Reply::Status(Status { services })));
                 });

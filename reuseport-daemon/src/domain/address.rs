@@ -74,10 +74,10 @@ impl Address {
     }
 
     /// Whether a connection to `local` can be one of this group's listeners'. An IPv4 address is
-    /// given as such, also where a dual-stack socket takes it in.
+    /// given as such, also where a dual-stack socket takes it in, be it that socket's own address.
     #[must_use]
     pub fn takes(&self, local: SocketAddr) -> bool {
-        let ip = match (self.socket.ip(), local.ip()) {
+        let ip = match (self.socket.ip().to_canonical(), local.ip()) {
             (IpAddr::V6(ours), IpAddr::V4(_)) => ours.is_unspecified() && !self.v6only,
             (ours, theirs) => {
                 ours == theirs || (ours.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4())
@@ -182,6 +182,9 @@ mod tests {
         assert!(takes("0.0.0.0:80", "10.0.0.1:80"));
         assert!(takes("[::]:80", "10.0.0.1:80"));
         assert!(takes("[::]:80,v6only", "[::1]:80"));
+        assert!(takes("[::ffff:10.0.0.1]:80", "10.0.0.1:80"));
+        assert!(takes("[::ffff:0.0.0.0]:80", "10.0.0.1:80"));
+        assert!(!takes("[::ffff:10.0.0.1]:80", "10.0.0.2:80"));
         assert!(takes("10.0.0.1:80", "10.0.0.1:80"));
         assert!(!takes("[::]:80,v6only", "10.0.0.1:80"));
         assert!(!takes("0.0.0.0:80", "10.0.0.1:81"));

@@ -18,6 +18,14 @@ pub enum Refusal {
         /// Which setting differs.
         what: &'static str,
     },
+    /// An earlier daemon left the service, and this one could not take it up.
+    #[error("service {name} is pinned, and could not be taken up: {reason}")]
+    LeftAlone {
+        /// The service.
+        name: ServiceName,
+        /// Why.
+        reason: String,
+    },
     /// A service without an address, or with the same one twice.
     #[error("{0}")]
     Addresses(&'static str),
@@ -71,7 +79,7 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
-    /// Its listener was shut down when it was retired, and nothing could be steered at it.
+    /// Its listener has been shut down or closed, and nothing could be steered at it.
     #[error("instance {label} has no listener on {address}")]
     NoListener {
         /// The instance.
@@ -112,6 +120,9 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
+    #[error("the process that connected has ended, or is not visible to the daemon")]
+    CallerGone,
     /// A migration that says neither label nor pid, or both.
     #[error("a migration goes either to the label of an instance or to a pid")]
     Target,
@@ -221,6 +232,7 @@ impl Refusal {
         match self {
             Self::UnknownService(_) => "unknown-service",
             Self::ServiceDiffers { .. } => "service-differs",
+            Self::LeftAlone { .. } => "left-alone",
             Self::Addresses(_) => "addresses",
             Self::Slots(_) => "slots",
             Self::AddressTaken { .. } => "address-taken",
@@ -238,6 +250,7 @@ impl Refusal {
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::CallerGone => "caller-gone",
             Self::Target => "target",
             Self::SettingsDiffer { .. } => "settings-differ",
             Self::UnknownSetting(_) => "unknown-setting",
@@ -260,7 +273,7 @@ impl Refusal {
             Self::UnknownService(name) => Some(format!(
                 "`reuseportctl service add {name} --listen ADDR` makes it"
             )),
-            Self::ServiceDiffers { name, .. } => Some(format!(
+            Self::ServiceDiffers { name, .. } | Self::LeftAlone { name, .. } => Some(format!(
                 "`reuseportctl service remove {name}` first, if that is what you want"
             )),
             Self::MigrationUnderWay { service, .. } => {
@@ -303,6 +316,7 @@ impl Refusal {
             }
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
+            | Self::CallerGone
             | Self::Target
             | Self::UnknownSetting(_)
             | Self::Word(..)

@@ -1,7 +1,7 @@
 //! What is known of a service: its groups, its instances, and the migration that is under way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::RangeInclusive,
 };
 
@@ -282,6 +282,21 @@ impl Service {
             .iter()
             .find(|group| group.slots_of(generation).is_empty())
             .map(|group| &group.address)
+    }
+
+    /// The first address at which none of an instance's listeners is among those that listen.
+    #[must_use]
+    pub fn deaf_at(
+        &self,
+        generation: Generation,
+        listening: &HashSet<SocketCookie>,
+    ) -> Option<&Address> {
+        let hears = |group: &&Group| {
+            let mut ours = group.slots.values();
+            ours.any(|it| it.generation == generation && listening.contains(&it.cookie))
+        };
+        let deaf = self.groups.iter().find(|group| !hears(group));
+        deaf.map(|group| &group.address)
     }
 
     /// The label of an instance; one that is unknown goes by its number.

@@ -50,6 +50,9 @@ pub enum SteeringError {
         #[source]
         source: io::Error,
     },
+    /// Another daemon pins there.
+    #[error("another reuseportd uses {0}")]
+    InUse(PathBuf),
     /// A pin could not be made.
     #[error("cannot pin {path}")]
     Pin {

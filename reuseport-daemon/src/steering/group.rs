@@ -9,8 +9,9 @@ use std::{
 };
 
 use aya::{
-    maps::{Array, HashMap, MapData, PerCpuArray, ReusePortSockArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, ReusePortSockArray},
     programs::SkReuseport,
+    util::nr_cpus,
 };
 use reuseport_common::{GroupRecord, SlotRecord, SteeringTable, names};
 
@@ -186,13 +187,27 @@ impl GroupMaps {
         self.slots
             .insert(u32::from(slot.0), slot_record(listener), 0)
             .map_err(wrap("write", SLOTS))?;
-        self.sockets
-            .set(u32::from(slot.0), &socket, NO_EXIST)
-            .map_err(wrap("put a listener into", names::SOCKETS))
+        // Before the listener is there to be chosen: the slot may have had another one.
+        self.forget_count(slot)
+            .and_then(|()| {
+                self.sockets
+                    .set(u32::from(slot.0), &socket, NO_EXIST)
+                    .map_err(wrap("put a listener into", names::SOCKETS))
+            })
             .inspect_err(|_| {
                 // The error to report is the first one.
                 let _ = self.slots.remove(&u32::from(slot.0));
             })
+    }
+
+    fn forget_count(&mut self, slot: Slot) -> Result<(), SteeringError> {
+        let zeros = nr_cpus()
+            .map_err(|(_, source)| source)
+            .and_then(|cpus| PerCpuValues::try_from(vec![0; cpus]))
+            .map_err(MapError::from);
+        zeros
+            .and_then(|zeros| self.selected.set(u32::from(slot.0), zeros, 0))
+            .map_err(wrap("write", names::SELECTED))
     }
 
     /// Empties a slot and forgets its record. An empty one is fine.
@@ -271,7 +286,7 @@ impl GroupMaps {
         Runs::read(&self.outcomes)
     }
 
-    /// How many new connections were steered to a slot since the program was loaded.
+    /// How many new connections were steered to a slot since its listener was put there.
     ///
     /// # Errors
     ///

@@ -1,8 +1,14 @@
 //! The directory on the bpffs: made aside, renamed into place, and taken away.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
 };
 
 use super::{Loader, ServiceMaps, SteeringError};
@@ -12,9 +18,11 @@ use crate::domain::{Definition, Service, ServiceName};
 pub(super) const ASIDE: char = '@';
 
 /// The directory on the bpffs that holds every service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pins {
     root: PathBuf,
+    /// Held locked, so that no second daemon changes what this one believes to know.
+    _lock: File,
 }
 
 impl Pins {
@@ -23,7 +31,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// Where it cannot be made or read.
+    /// Where it cannot be made or read, or another daemon uses it.
     pub fn open(bpffs: &Path) -> Result<Self, SteeringError> {
         let root = bpffs.join("reuseportd");
         if let Err(source) = fs::create_dir(&root)
@@ -31,12 +39,18 @@ impl Pins {
         {
             return Err(path_error("create", &root, source));
         }
+        let lock = File::open(&root).map_err(|source| path_error("open", &root, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(SteeringError::InUse(root)),
+            Err(errno) => return Err(path_error("lock", &root, errno.into())),
+        }
         for directory in directories(&root)? {
             if name_of(&directory).starts_with(ASIDE) {
                 remove(&directory)?;
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, _lock: lock })
     }
 
     /// The directory itself.

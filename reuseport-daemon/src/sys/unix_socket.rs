@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use rustix::net::{
@@ -131,6 +131,33 @@ pub fn peer_credentials(socket: impl AsFd) -> io::Result<PeerCredentials> {
     })
 }
 
+/// `SO_PEERPIDFD`: the process at the other end, whatever its pid names by now (Linux 6.5+).
+///
+/// # Errors
+///
+/// Those of `getsockopt`: ENOPROTOOPT before Linux 6.5, and ESRCH or EINVAL where the process has
+/// ended.
+#[expect(unsafe_code, reason = "rustix has no SO_PEERPIDFD")]
+pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let mut found: libc::c_int = -1;
+    let mut length = socklen(size_of::<libc::c_int>());
+    // SAFETY: the pointers are to live locals, and `length` is the size of what `found` holds.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut found).cast(),
+            &raw mut length,
+        )
+    };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it, close-on-exec, for this process, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(found) })
+}
+
 /// `SO_PEERGROUPS`: the supplementary groups of the other end.
 ///
 /// # Errors
@@ -180,6 +207,7 @@ mod tests {
     use rustix::io::{FdFlags, fcntl_getfd};
 
     use super::*;
+    use crate::sys::process::Process;
 
     #[test]
     fn descriptors_arrive_close_on_exec() {
@@ -228,6 +256,16 @@ mod tests {
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+        match peer_pidfd(&near) {
+            Ok(pidfd) => {
+                let flags = fcntl_getfd(&pidfd).expect("F_GETFD");
+                assert!(flags.contains(FdFlags::CLOEXEC));
+                let process = Process::behind(pidfd, peer.pid).expect("alive");
+                assert_eq!(process.id(), Process::open(peer.pid).expect("alive").id());
+            }
+            // Before Linux 6.5.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT)),
+        }
         let mut expected: Vec<u32> = rustix::process::getgroups()
             .expect("getgroups")
             .iter()

@@ -13,15 +13,29 @@ use super::Limits;
 #[derive(Debug)]
 pub(super) struct Admission {
     per_user: usize,
+    /// How many all users but root may have together. One person can be many users
+    /// (subuid(5)), so that the limit for each alone would not keep a place for root.
+    shared: usize,
     users: Arc<Mutex<HashMap<u32, usize>>>,
 }
 
-/// A user has as many connections as one may have.
+/// There is no place for one more connection of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("uid {uid} has {limit} connections already")]
-pub(super) struct Refused {
-    uid: u32,
-    limit: usize,
+pub(super) enum Refused {
+    /// That user has as many as one may have.
+    #[error("uid {uid} has {limit} connections already")]
+    User {
+        /// The user.
+        uid: u32,
+        /// How many one may have.
+        limit: usize,
+    },
+    /// All users together have.
+    #[error("users other than root have {limit} connections already")]
+    Everybody {
+        /// How many they may have.
+        limit: usize,
+    },
 }
 
 /// A place that is given back when it is dropped.
@@ -35,6 +49,7 @@ impl Admission {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             per_user: limits.connections_per_user,
+            shared: limits.connections - limits.connections / 4,
             users: Arc::default(),
         }
     }
@@ -42,12 +57,18 @@ impl Admission {
     /// A place for one more connection of `uid`.
     pub(super) fn admit(&self, uid: u32) -> Result<Ticket, Refused> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = users.entry(uid).or_default();
-        if uid != 0 && *count >= self.per_user {
-            let limit = self.per_user;
-            return Err(Refused { uid, limit });
+        if uid != 0 {
+            let (ours, limit) = (users.get(&uid).copied().unwrap_or(0), self.per_user);
+            if ours >= limit {
+                return Err(Refused::User { uid, limit });
+            }
+            let all: usize = users.iter().filter(|it| *it.0 != 0).map(|it| it.1).sum();
+            let limit = self.shared;
+            if all >= limit {
+                return Err(Refused::Everybody { limit });
+            }
         }
-        *count += 1;
+        *users.entry(uid).or_default() += 1;
         Ok(Ticket {
             uid,
             users: Arc::clone(&self.users),
@@ -81,11 +102,33 @@ mod tests {
         let _second = admission.admit(7).expect("second");
         assert_eq!(
             admission.admit(7).expect_err("third"),
-            Refused { uid: 7, limit: 2 }
+            Refused::User { uid: 7, limit: 2 }
         );
         let _other = admission.admit(8).expect("another user");
         let _root: Vec<_> = (0..5).map(|_| admission.admit(0).expect("root")).collect();
         drop(first);
         admission.admit(7).expect("a place was given back");
+    }
+
+    #[test]
+    fn many_users_cannot_take_every_place() {
+        let admission = Admission::new(Limits {
+            connections: 8,
+            connections_per_user: 2,
+            ..Limits::default()
+        });
+        let first: Vec<_> = (1..=3)
+            .flat_map(|uid| [admission.admit(uid), admission.admit(uid)])
+            .collect::<Result<_, _>>()
+            .expect("three quarters");
+        assert_eq!(
+            admission.admit(4).expect_err("the seventh"),
+            Refused::Everybody { limit: 6 }
+        );
+        let _root = admission.admit(0).expect("root");
+        drop(first);
+        admission.admit(4).expect("places were given back");
+        let users = admission.users.lock().expect("the counts");
+        assert!(users.keys().eq([&0]), "nobody is counted who has none");
     }
 }

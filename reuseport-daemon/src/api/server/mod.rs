@@ -41,14 +41,18 @@ use super::{
     permission::ADMIN_GROUP,
     socket::{ControlSocket, MessageLimits},
 };
-use crate::sys::unix_socket;
+use crate::{
+    domain::ProcessId,
+    sys::{process::Process, unix_socket},
+};
 
 /// What clients can make the server hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one user; root is exempt, so that no user can lock it out.
+    /// Connections of one user. Root is exempt, and a quarter of all places is for root alone, so
+    /// that no number of users can lock it out.
     pub connections_per_user: usize,
     /// The longest call, in bytes without its NUL.
     pub call_bytes: usize,
@@ -244,8 +248,19 @@ fn caller_of(stream: &UnixStream) -> io::Result<Caller> {
         uid: peer.uid,
         gid: peer.gid,
         groups: unix_socket::peer_groups(stream)?,
-        pid: peer.pid,
+        process: peer_process(stream, peer.pid),
     })
+}
+
+/// The process that connected. Before Linux 6.5 it goes by its pid, which could be another one's
+/// only if it had been given anew between the connection and its acceptance.
+fn peer_process(stream: &UnixStream, pid: u32) -> Option<ProcessId> {
+    let process = match unix_socket::peer_pidfd(stream) {
+        Ok(pidfd) => Process::behind(pidfd, pid),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Process::open(pid),
+        Err(_) => return None,
+    };
+    process.ok().map(|it| it.id())
 }
 
 /// Tells a client that it has too many connections, before it has asked anything: it will read this

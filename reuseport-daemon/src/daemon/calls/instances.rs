@@ -143,7 +143,7 @@ fn look(
             },
         }),
         (None, false) => Ok(Look::Passed {
-            pid: caller.pid,
+            process: caller.process.ok_or(Refusal::CallerGone)?,
             descriptors,
         }),
         (Some(_), false) | (None, true) => Err(Refusal::PidOrDescriptors.into()),

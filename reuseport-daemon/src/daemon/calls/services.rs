@@ -54,6 +54,13 @@ impl Driver {
                 .into()),
             };
         }
+        if let Some(reason) = self.left_alone.get(&definition.name) {
+            return Err(Refusal::LeftAlone {
+                name: definition.name,
+                reason: reason.clone(),
+            }
+            .into());
+        }
         let netns = self.netns_of(&definition)?;
         self.check_free(&definition, &netns)?;
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
@@ -101,6 +108,15 @@ impl Driver {
 
     pub(super) fn remove_service(&mut self, name: &str) -> Answer {
         let name = service_name(name)?;
+        if self.left_alone.contains_key(&name) {
+            self.pins.remove(&name)?;
+            self.left_alone.remove(&name);
+            info!(service = %name, "pins removed of a service that was left alone");
+            let message = format!(
+                "service {name} removed; its program steers on until its listeners are closed"
+            );
+            return Ok(changed(true, message));
+        }
         let Some(managed) = self.services.get(&name) else {
             return Ok(changed(false, format!("there is no service {name}")));
         };
@@ -148,7 +164,7 @@ fn detach(managed: &Managed) -> Result<(), Failure> {
         };
         let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
         let cookies = group_of.keys().copied().collect();
-        for (cookie, socket) in inspect::duplicates(&process, &cookies)? {
+        for (cookie, socket) in inspect::duplicates(&process, &managed.netns, &cookies)? {
             if left.remove(&group_of[&cookie]) {
                 GroupMaps::detach(socket.as_fd())?;
             }

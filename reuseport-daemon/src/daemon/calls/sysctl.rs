@@ -2,8 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use tokio::task;
-
 use crate::{
     api::{
         Answer, Replier,
@@ -20,7 +18,8 @@ use crate::{
 impl Driver {
     pub(super) fn migrate_req(&self, parameters: MigrateReq, replier: Replier) {
         let home = Arc::clone(&self.home);
-        task::spawn_blocking(move || replier.finish(show_or_set(&home, &parameters)));
+        self.beside
+            .run(move || replier.finish(show_or_set(&home, &parameters)));
     }
 }
 

@@ -11,8 +11,6 @@ mod service;
 
 use std::{collections::HashSet, path::Path, path::PathBuf, sync::Arc};
 
-use tokio::task;
-
 use self::{
     finding::{Finding, by_weight},
     service::Half,
@@ -49,7 +47,7 @@ impl Driver {
                 Scope::OwnedBy(uid) => Some(Uid(uid)),
             },
         };
-        task::spawn_blocking(move || {
+        self.beside.run(move || {
             replier.finish(Ok(Reply::Doctor(examination.make(halves))));
         });
     }

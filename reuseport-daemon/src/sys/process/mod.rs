@@ -108,6 +108,15 @@ impl Process {
             Errno::INVAL | Errno::NOENT => ProcessError::NoProcess(pid),
             other => ProcessError::new(pid, "pidfd_open", other),
         })?;
+        Self::behind(pidfd, pid)
+    }
+
+    /// The process that `pidfd` stands for, and whose pid was `pid`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::NoProcess`] where it has exited.
+    pub fn behind(pidfd: OwnedFd, pid: u32) -> Result<Self, ProcessError> {
         let stat = stat::read(pid);
         if is_readable(&pidfd) {
             return Err(ProcessError::NoProcess(pid));

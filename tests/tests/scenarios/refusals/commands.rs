@@ -116,6 +116,7 @@ fn services() -> Vec<Row<'static>> {
         ),
         refused("unknown service", "rollback nosuch", "unknown-service"),
         refused("unknown service", "release nosuch v1", "unknown-service"),
+        refused("unknown service", "doctor nosuch", "unknown-service"),
         refused("unknown service", "status nosuch", "unknown-service"),
         refused(
             "another address for a service",
@@ -269,6 +270,7 @@ pub(super) fn rows_of_others(cast: &Cast) -> Vec<Row<'static>> {
         row(CHANGE, "release game v2"),
         row(CHANGE, "migrate-req on"),
         row("somebody else's service", "status game"),
+        row("somebody else's service", "doctor game"),
         row(
             "somebody else's service",
             &format!("register game --pid {}", cast.foreign.pid()),

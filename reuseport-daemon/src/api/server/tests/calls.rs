@@ -15,7 +15,10 @@ async fn a_call_reaches_the_driver_and_its_answer_the_client() {
         let envelope = fixture.call().await;
         assert_eq!(envelope.request, Request::Rollback(game()));
         assert_eq!(envelope.caller.uid, rustix::process::geteuid().as_raw());
-        assert_eq!(envelope.caller.pid, std::process::id());
+        assert_eq!(
+            envelope.caller.process.map(|it| it.pid),
+            Some(std::process::id())
+        );
         assert_eq!(envelope.scope, Scope::All);
         envelope.replier.finish(Ok(Reply::Changed(changed())));
     };

@@ -17,18 +17,15 @@ use crate::{
         counters::Counters,
         driver::Driver,
         failure,
-        inspect::{InspectError, Inspection, Look, Sockets},
+        inspect::{Inspection, Look, Sockets},
         migration_run::{Run, tell_phase},
-        settings::Comparison,
+        settings::{Compared, Comparison},
     },
     domain::{
-        self, Decision, Generation, GroupSettings, InstanceState, Label, Options, Service,
-        ServiceName, Start,
+        self, Decision, Generation, InstanceState, Label, Options, Refusal, Service, ServiceName,
+        Start,
     },
 };
-
-/// What has been read for a [`Comparison`].
-type Read = Result<Vec<GroupSettings>, InspectError>;
 
 /// A `Migrate` call on its way. Nothing has changed yet.
 struct Call {
@@ -90,46 +87,64 @@ impl Driver {
         }
     }
 
-    /// Compares what old and new listeners are set to, beside the driver, and goes on from there.
+    /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
     /// It comes before the registration of a process: a refusal leaves no trace.
     fn compare(&mut self, name: &ServiceName, call: Call) {
         let comparison = match self.comparison(name, &call) {
             Err(failure) => return call.replier.finish(Err(failure)),
-            Ok(None) => return self.go_ahead(name, call, Vec::new()),
-            Ok(Some(comparison)) => comparison,
+            Ok(comparison) => comparison,
         };
         let compared = comparison.clone();
-        self.beside(
+        self.find(
             name,
-            move |netns| comparison.read(netns),
+            move |_, netns| Ok(comparison.read(netns)?),
             move |driver, name, read| driver.compared(name, call, &compared, read),
         );
     }
 
-    fn compared(&mut self, name: &ServiceName, call: Call, compared: &Comparison, read: Read) {
+    fn compared(
+        &mut self,
+        name: &ServiceName,
+        call: Call,
+        compared: &Comparison,
+        read: Result<Compared, Failure>,
+    ) {
         match self.comparison(name, &call) {
-            Err(failure) => return call.replier.finish(Err(failure)),
             // Somebody has come or gone meanwhile.
-            Ok(now) if now.as_ref() != Some(compared) => return self.compare(name, call),
+            Ok(now) if now != *compared => return self.compare(name, call),
             Ok(_) => {}
+            Err(failure) => return call.replier.finish(Err(failure)),
         }
-        let judged = read
-            .map_err(Failure::from)
-            .and_then(|groups| Ok(domain::compare(&groups, &call.wanted.allowed)?));
-        match judged {
+        match read.and_then(|read| self.judge(name, &call, &read)) {
             Err(failure) => call.replier.finish(Err(failure)),
-            Ok(warnings) => {
-                let warnings = warnings.iter().map(ToString::to_string).collect();
-                self.go_ahead(name, call, warnings);
-            }
+            Ok(warnings) => self.go_ahead(name, call, warnings),
         }
     }
 
     /// What there is to compare; a failure where the migration is refused for other reasons.
-    fn comparison(&self, name: &ServiceName, call: &Call) -> Result<Option<Comparison>, Failure> {
+    fn comparison(&self, name: &ServiceName, call: &Call) -> Result<Comparison, Failure> {
         let (state, to) = self.foresee(name, &call.to)?;
         domain::migrate(&state, &state.label(to), call.wanted.options)?;
         Ok(Comparison::before(&state, to))
+    }
+
+    /// A process can close its listeners and live on, as servers do that end gracefully. Switching
+    /// to one would leave the choice to the kernel, which would go on with the old listeners while
+    /// they are drained and retired.
+    fn judge(
+        &self,
+        name: &ServiceName,
+        call: &Call,
+        read: &Compared,
+    ) -> Result<Vec<String>, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        if let Some(address) = state.deaf_at(to, &read.listening) {
+            let label = state.label(to);
+            let address = address.clone();
+            return Err(Refusal::NoListener { label, address }.into());
+        }
+        let warnings = domain::compare(&read.groups, &call.wanted.allowed)?;
+        Ok(warnings.iter().map(ToString::to_string).collect())
     }
 
     /// The service as it is when the migration begins, and where it goes.
@@ -241,11 +256,21 @@ impl Driver {
         let managed = self.service(Scope::All, name)?;
         let name = managed.name().clone();
         let decision = domain::roll_back(&managed.state)?;
+        let left = decision
+            .end
+            .as_ref()
+            .map(|(migration, _)| managed.state.label(migration.to));
         self.apply(&name, decision)
             .map_err(|error| failure::not_performed(&error, None))?;
         Ok(changed(
             true,
-            format!("the migration of {name} is rolled back"),
+            match left {
+                Some(left) => format!(
+                    "the migration of {name} is rolled back; let {left} run on until it has \
+                     answered what reached it"
+                ),
+                None => format!("the migration of {name} is rolled back"),
+            },
         ))
     }
 }

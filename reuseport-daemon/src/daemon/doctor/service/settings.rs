@@ -13,8 +13,8 @@ use crate::{
 /// looked at has a finding of its own.
 pub(super) fn examine(service: &Service, netns: &Netns) -> BTreeMap<Generation, Refusal> {
     let refusal = |to| {
-        let groups = Comparison::before(service, to)?.read(netns).ok()?;
-        compare(&groups, &BTreeSet::new()).err()
+        let read = Comparison::before(service, to).read(netns).ok()?;
+        compare(&read.groups, &BTreeSet::new()).err()
     };
     let standby = service.in_state(InstanceState::Standby);
     standby.filter_map(|to| Some((to, refusal(to)?))).collect()
