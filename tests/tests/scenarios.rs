@@ -8,6 +8,7 @@ mod scenarios {
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
+    pub(super) mod settings;
 }
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     budget, churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, nginx, refusals, services,
+    listeners, nginx, refusals, services, settings,
 };
 
 fn main() -> ExitCode {
@@ -57,6 +58,10 @@ fn main() -> ExitCode {
         trial("refusals::leave_no_trace", refusals::leave_no_trace),
         trial("services::two_at_once", services::two_at_once),
         trial("services::one_at_a_time", services::one_at_a_time),
+        trial("settings::refused", settings::refused),
+        trial("settings::refused_v6", settings::refused_v6),
+        trial("settings::warned", settings::warned),
+        trial("settings::examined", settings::examined),
         trial("lifecycle::python", registering::python_passes_its_listener),
         trial(
             "lifecycle::passed",

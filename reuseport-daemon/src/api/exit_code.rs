@@ -90,6 +90,7 @@ mod tests {
                 left_behind: 0,
                 counters: NetCounters::default(),
                 outcomes: Outcomes::default(),
+                warnings: Vec::new(),
             })
         };
         for done in ["done", "unchanged", "dry_run"] {

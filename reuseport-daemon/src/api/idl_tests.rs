@@ -162,6 +162,7 @@ fn result() -> MigrationResult {
         left_behind: 7,
         counters: counters(),
         outcomes: outcomes(),
+        warnings: vec![text("backlog")],
     }
 }
 
@@ -279,6 +280,7 @@ fn check_parameters(checker: &mut Checker<'_>) {
         retire: Some(text("keep")),
         drain_timeout_ms: Some(1),
         dry_run: true,
+        allow_mismatch: Some(vec![text("tcp-save-syn")]),
     };
     checker.check("Migrate()", &migrate);
     checker.check("Rollback()", &named);

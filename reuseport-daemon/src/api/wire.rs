@@ -104,6 +104,10 @@ pub struct Migrate {
     /// Check everything and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Settings that may differ between old and new listeners, in the words of
+    /// [`crate::domain::Setting`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_mismatch: Option<Vec<String>>,
 }
 
 /// Parameters of `Release`.
@@ -226,6 +230,8 @@ pub struct MigrationResult {
     pub counters: NetCounters,
     /// What the steering programs counted meanwhile, all groups together.
     pub outcomes: Outcomes,
+    /// What differs between old and new listeners and was no reason to refuse, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Counters of a network namespace (`TcpExt` in `/proc/net/netstat`).

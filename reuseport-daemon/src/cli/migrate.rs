@@ -11,7 +11,7 @@ use crate::{
         exit_code,
         wire::{Changed, Migrate, MigrationReply, MigrationResult, ServiceRef},
     },
-    domain::{Label, ServiceName},
+    domain::{Label, ServiceName, Setting},
 };
 
 #[derive(Debug, Args)]
@@ -35,6 +35,9 @@ pub(super) struct MigrateArgs {
     /// Check everything and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// A setting that may differ between old and new listeners, such as tcp-save-syn
+    #[arg(long, value_name = "NAME")]
+    allow_mismatch: Vec<Setting>,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +122,10 @@ impl From<MigrateArgs> for Migrate {
                 .drain_timeout
                 .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             dry_run: args.dry_run,
+            allow_mismatch: match args.allow_mismatch.as_slice() {
+                [] => None,
+                settings => Some(settings.iter().map(ToString::to_string).collect()),
+            },
         }
     }
 }

@@ -86,6 +86,7 @@ fn result(outcome: &str) -> Reply {
             left_behind: 0,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
+            warnings: Vec::new(),
         }),
     }))
 }
@@ -115,9 +116,24 @@ async fn a_migration_tells_its_phases_and_sums_up() {
     assert_eq!(text.asked, Request::Migrate(expected));
 
     let command = [
-        "--json", "migrate", "game", "--to-pid", "17", "--label", "v2",
+        "--json",
+        "migrate",
+        "game",
+        "--to-pid",
+        "17",
+        "--label",
+        "v2",
+        "--allow-mismatch",
+        "backlog",
+        "--allow-mismatch",
+        "tcp-ulp",
     ];
     let json = ran(&command, phases(), Ok(result("timed_out"))).await;
+    let Request::Migrate(asked) = &json.asked else {
+        panic!("{:?}", json.asked);
+    };
+    let allowed = ["backlog", "tcp-ulp"].map(str::to_owned).to_vec();
+    assert_eq!(asked.allow_mismatch, Some(allowed));
     assert_eq!(json.code, exit_code::NOT_FINISHED);
     assert_eq!(json.err, "");
     let lines = json_lines(&json.out);
@@ -247,6 +263,10 @@ fn what_makes_no_sense_is_clap_s_to_say() {
     assert_eq!(
         usage("migrate game --to v2 --drain gravity"),
         ErrorKind::InvalidValue
+    );
+    assert_eq!(
+        usage("migrate game --to v2 --allow-mismatch TCP_SAVE_SYN"),
+        invalid
     );
     assert_eq!(usage("migrate-req maybe"), ErrorKind::InvalidSubcommand);
 }

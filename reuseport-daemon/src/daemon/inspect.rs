@@ -124,11 +124,7 @@ fn by_pid(
     {
         return Err(InspectError::OthersProcess { pid, uid });
     }
-    let open: HashMap<u32, i32> = process
-        .open_sockets()?
-        .into_iter()
-        .map(|(fd, inode)| (inode, fd))
-        .collect();
+    let open = by_inode(&process)?;
     let mut sockets = Sockets::new();
     let (mut found, mut elsewhere) = (Vec::new(), Vec::new());
     for row in listeners(netns)? {
@@ -163,7 +159,7 @@ fn by_descriptors(
     passed: Vec<OwnedFd>,
 ) -> Result<Inspection, InspectError> {
     let process = Process::reopen(process)?;
-    let here = that_listen(netns)?;
+    let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
     let mut sockets = Sockets::new();
     let mut found = Vec::new();
     for socket in passed {
@@ -209,9 +205,28 @@ pub(super) fn duplicates(
     Ok(sockets)
 }
 
-/// Which sockets of the namespace listen.
-pub(super) fn that_listen(netns: &Netns) -> Result<HashSet<SocketCookie>, InspectError> {
-    Ok(listeners(netns)?.iter().map(|it| it.cookie).collect())
+/// Duplicates of those listeners that a process holds. Unlike [`duplicates`], it touches none of the
+/// process's other sockets.
+pub(super) fn held<'a>(
+    process: &Process,
+    listeners: impl Iterator<Item = &'a ListenerRow>,
+) -> Result<Sockets, InspectError> {
+    let open = by_inode(process)?;
+    let mut sockets = Sockets::new();
+    for row in listeners {
+        if let Some(fd) = open.get(&row.inode)
+            && let Some((socket, _)) = duplicate(process, *fd, row.cookie)?
+        {
+            sockets.insert(row.cookie, socket);
+        }
+    }
+    Ok(sockets)
+}
+
+/// A process's sockets: descriptors by inode.
+fn by_inode(process: &Process) -> Result<HashMap<u32, i32>, ProcessError> {
+    let sockets = process.open_sockets()?.into_iter();
+    Ok(sockets.map(|(fd, inode)| (inode, fd)).collect())
 }
 
 /// Every listening TCP socket of the namespace.

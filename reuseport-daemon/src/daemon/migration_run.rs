@@ -39,6 +39,8 @@ pub(super) struct Run {
     trouble: Option<String>,
     /// Labels of the instances that it comes from, which may end before it does.
     from: Vec<String>,
+    /// What differs between old and new listeners.
+    warnings: Vec<String>,
     replier: Option<Replier>,
 }
 
@@ -49,6 +51,7 @@ impl Run {
         started: Instant,
         before: Option<Counters>,
         from: Vec<String>,
+        warnings: Vec<String>,
         replier: Replier,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl Run {
             before,
             trouble: None,
             from,
+            warnings,
             replier: Some(replier),
         }
     }
@@ -75,6 +79,7 @@ impl Run {
             before: None,
             trouble: None,
             from: Vec::new(),
+            warnings: Vec::new(),
             replier: None,
         }
     }
@@ -194,6 +199,7 @@ impl Run {
             left_behind: tally.left,
             counters: net_counters(&net),
             outcomes: outcomes(&runs),
+            warnings: self.warnings.clone(),
         }
     }
 }

@@ -25,6 +25,7 @@ mod migration_run;
 mod observe;
 mod recovery;
 mod run;
+mod settings;
 mod status;
 mod watch;
 

@@ -13,6 +13,7 @@ mod names;
 mod refusal;
 mod register;
 mod service;
+mod settings;
 mod steer;
 mod table;
 #[cfg(test)]
@@ -23,10 +24,14 @@ pub use candidate::{Found, Placed, of_passed, of_process, unfit};
 pub use effect::{Decision, Effect, Wait};
 pub use migration::{
     Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance, migrate,
-    process_ended, resume, roll_back,
+    origin, process_ended, resume, roll_back,
 };
 pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, SocketCookie, Uid};
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
 pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
+pub use settings::{
+    Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,
+    Weight, compare,
+};
 pub use table::{named, share};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Address, Definition, Label, ServiceName, Uid};
+use super::{Address, Definition, Label, ServiceName, Setting, Uid, UnknownSetting};
 
 /// A request that cannot be granted as things stand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -126,6 +126,23 @@ pub enum Refusal {
     /// A migration that says neither label nor pid, or both.
     #[error("a migration goes either to the label of an instance or to a pid")]
     Target,
+    /// New listeners are set to what no listener of those that serve is set to.
+    #[error("{setting} of the new listeners on {address} is {new}, and of those that serve {old}")]
+    SettingsDiffer {
+        /// Where they listen.
+        address: Address,
+        /// What differs.
+        setting: Setting,
+        /// What those that serve are set to.
+        old: String,
+        /// What the new ones are set to.
+        new: String,
+        /// Other settings that differ as much.
+        also: Vec<Setting>,
+    },
+    /// A name that no setting has.
+    #[error(transparent)]
+    UnknownSetting(#[from] UnknownSetting),
     /// A word that means nothing there.
     #[error("{0} cannot be {1:?}")]
     Word(&'static str, String),
@@ -235,6 +252,8 @@ impl Refusal {
             Self::NoProcess(_) => "no-process",
             Self::CallerGone => "caller-gone",
             Self::Target => "target",
+            Self::SettingsDiffer { .. } => "settings-differ",
+            Self::UnknownSetting(_) => "unknown-setting",
             Self::Word(..) => "unknown-word",
             Self::NotListening { .. } => "not-listening-there",
             Self::NotPassed(_) => "not-passed",
@@ -287,10 +306,19 @@ impl Refusal {
                          '{found}'"
                     )
                 }),
+            Self::SettingsDiffer { setting, also, .. } => {
+                let all = [*setting].into_iter().chain(also.iter().copied());
+                let options: Vec<String> = all.map(|it| format!("--allow-mismatch {it}")).collect();
+                Some(format!(
+                    "let the new server set the same, or migrate with `{}`",
+                    options.join(" ")
+                ))
+            }
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
             | Self::CallerGone
             | Self::Target
+            | Self::UnknownSetting(_)
             | Self::Word(..)
             | Self::Slots(_)
             | Self::AddressTaken { .. }

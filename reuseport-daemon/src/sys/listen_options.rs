@@ -1,11 +1,10 @@
-//! The two options of a listening TCP socket that neither socket2 nor rustix sets.
+//! Options of a listening TCP socket that neither socket2 nor rustix has.
 
 #![expect(unsafe_code, reason = "calls that rustix and socket2 do not have")]
 
 use std::{
     ffi::c_int,
     io,
-    mem::size_of,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -28,20 +27,48 @@ pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u16) -> io::Result<()> 
     set(socket, libc::TCP_DEFER_ACCEPT, c_int::from(seconds))
 }
 
-fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the size of an int fits a socklen_t"
-    )]
-    let length = size_of::<c_int>() as libc::socklen_t;
+/// Reads an option into `value`, and says how many bytes of it that took. It must be one that fills
+/// no more than its length says, as all do but those that list keys.
+pub(super) fn get(socket: BorrowedFd<'_>, option: c_int, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `value`. Both
+    // places outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(usize::try_from(length).unwrap_or(usize::MAX))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sets any option to any bytes, for servers that are told on their command line what to set.
+///
+/// # Errors
+///
+/// What setsockopt(2) says.
+pub fn set_raw(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open, and the kernel reads `length` bytes of `value`, which outlives
     // the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
+            level,
             option,
-            (&raw const value).cast(),
+            value.as_ptr().cast(),
             length,
         )
     };
@@ -50,4 +77,8 @@ fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    set_raw(socket, libc::IPPROTO_TCP, option, &value.to_ne_bytes())
 }

@@ -12,6 +12,7 @@ pub mod confinement;
 pub mod grace;
 pub mod interface;
 pub mod listen_options;
+pub mod listener_settings;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;

@@ -36,6 +36,8 @@ pub(in crate::cli) fn migration(result: &MigrationResult) -> String {
         ));
         lines.extend(exceptions(result));
     }
+    let warnings = result.warnings.iter();
+    lines.extend(warnings.map(|it| format!("  {} {it}", paint(WARNING, "warning:"))));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -109,6 +111,7 @@ mod tests {
             left_behind: 0,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -146,6 +149,18 @@ mod tests {
         assert_eq!(
             plain(&migration(&result("dry_run"))),
             "game could move from v1 to v2; nothing was changed\n"
+        );
+    }
+
+    #[test]
+    fn warnings_come_last() {
+        let mut result = result("dry_run");
+        result.warnings = vec!["backlog differs".to_owned(), "so-rcvbuf differs".to_owned()];
+        assert_eq!(
+            plain(&migration(&result)),
+            "game could move from v1 to v2; nothing was changed\n  \
+               warning: backlog differs\n  \
+               warning: so-rcvbuf differs\n"
         );
     }
 

@@ -39,7 +39,7 @@ pub use advance::advance;
 pub use end::roll_back;
 pub use process::process_ended;
 pub use resume::resume;
-pub use start::{Start, migrate};
+pub use start::{Start, migrate, origin};
 
 /// How a migration is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

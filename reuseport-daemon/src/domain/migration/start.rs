@@ -73,7 +73,8 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
 
 /// Whom `to` takes over from, and whom a rollback goes back to: whoever serves, or else the newest of
 /// those that are still being drained, which is who served last.
-pub(super) fn origin(service: &Service, to: Generation) -> Vec<Generation> {
+#[must_use]
+pub fn origin(service: &Service, to: Generation) -> Vec<Generation> {
     let others = |state| service.in_state(state).filter(move |it| *it != to);
     let serving: Vec<Generation> = others(InstanceState::Serving).collect();
     if serving.is_empty() {

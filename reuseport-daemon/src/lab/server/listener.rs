@@ -56,6 +56,9 @@ fn open(options: &Options, address: &Address) -> io::Result<OwnedFd> {
     if let Some(waiting) = options.fast_open {
         set_fast_open(socket.as_fd(), waiting)?;
     }
+    for option in &options.set {
+        option.set(socket.as_fd())?;
+    }
     socket.set_nonblocking(options.acceptor != Acceptor::Blocking)?;
     socket.bind(&address.socket.into())?;
     socket.listen(options.backlog.into())?;

@@ -9,6 +9,7 @@ mod connections;
 mod counts;
 mod listener;
 mod options;
+mod socket_option;
 mod worker;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 pub use self::{
     counts::Counts,
     options::{Acceptor, Options, Stop},
+    socket_option::{SocketOption, SocketOptionError},
 };
 use self::{listener::ListenError, worker::Worker};
 

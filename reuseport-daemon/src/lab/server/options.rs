@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, ValueEnum};
 
+use super::socket_option::SocketOption;
 use crate::{domain::Address, lab::wire::Tag};
 
 /// What a lab server is to be.
@@ -34,6 +35,9 @@ pub struct Options {
     /// Accept connections only once they have brought data (`TCP_DEFER_ACCEPT`)
     #[arg(long, value_name = "SECONDS")]
     pub defer_accept: Option<u16>,
+    /// Set a socket option before listening, as LEVEL:OPTION:HEX, the numbers and bytes of setsockopt
+    #[arg(long = "set", value_name = "OPTION")]
+    pub set: Vec<SocketOption>,
     /// What becomes of the listeners on `exit`, at the end of the input and on SIGTERM
     #[arg(long, value_enum, default_value_t = Stop::Close)]
     pub at_stop: Stop,
@@ -74,6 +78,7 @@ impl Options {
             without_reuse_port: false,
             fast_open: None,
             defer_accept: None,
+            set: Vec::new(),
             at_stop: Stop::Close,
         }
     }
@@ -104,6 +109,9 @@ impl Options {
         }
         if let Some(seconds) = self.defer_accept {
             option("defer-accept", seconds.to_string());
+        }
+        for set in &self.set {
+            option("set", set.to_string());
         }
         option("at-stop", name_of(&self.at_stop));
         if self.without_reuse_port {
@@ -141,6 +149,7 @@ mod tests {
             without_reuse_port: true,
             fast_open: Some(16),
             defer_accept: Some(2),
+            set: vec!["1:36:07000000".parse().expect("option")],
             at_stop: Stop::DrainClose,
             ..plain.clone()
         };

@@ -23,6 +23,7 @@
 //! is exact, and costs the same with 100,000 other connections around.
 
 mod channel;
+mod keys;
 mod rows;
 
 use std::{

@@ -142,7 +142,7 @@ pub(super) fn lookup(handshake: &Handshake) -> InetRequest {
 
 /// Two words in the machine's byte order, the lower one first.
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/core/sock_diag.c>
-fn cookie(words: [u8; 8]) -> SocketCookie {
+pub(super) fn cookie(words: [u8; 8]) -> SocketCookie {
     SocketCookie(swapped_on_big_endian(u64::from_ne_bytes(words)))
 }
 

@@ -4,10 +4,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::sockopt::socket_cookie;
+use rustix::{
+    net::sockopt::socket_cookie,
+    thread::{CapabilitySet, capabilities, set_capabilities},
+};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
+use crate::{domain::Key, sys::listen_options::set_raw};
 
 const V4: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -243,4 +247,49 @@ fn sessions_are_what_a_process_holds() {
             .inodes
             .contains(&inode(&last))
     );
+}
+
+/// A listener with a key for `10.9.8.0/24`, which every kernel before it was left out could take.
+fn signed() -> Option<TcpListener> {
+    const TCP_MD5SIG_EXT: i32 = 32;
+    let listener = TcpListener::bind(V4).expect("bind");
+    let mut option = vec![0; 216];
+    option[..2].copy_from_slice(&2_u16.to_ne_bytes());
+    option[4..7].copy_from_slice(&[10, 9, 8]);
+    // A prefix, of 24 bits, and a key of 6 bytes.
+    option[128..130].copy_from_slice(&[1, 24]);
+    option[130..132].copy_from_slice(&6_u16.to_ne_bytes());
+    option[136..142].copy_from_slice(b"secret");
+    let set = set_raw(listener.as_fd(), 6, TCP_MD5SIG_EXT, &option);
+    set.is_ok().then_some(listener)
+}
+
+#[test]
+fn signing_keys_are_told_to_who_may_see_them() {
+    let Some(signed) = signed() else {
+        return; // A kernel without TCP_MD5SIG.
+    };
+    let keys_of = |listener: &TcpListener| {
+        let diag = SockDiag::open().expect("open");
+        let mut keys = diag.md5_keys(port(listener)).expect("keys");
+        keys.remove(&cookie(listener)).expect("the listener")
+    };
+    let plain = TcpListener::bind(V4).expect("bind");
+    if let Some(keys) = keys_of(&signed) {
+        let expected = Key {
+            peer: "10.9.8.0/24".to_owned(),
+            rest: b"secret".to_vec(),
+        };
+        assert_eq!(keys, [expected].into());
+        assert_eq!(keys_of(&plain), Some([].into()));
+    }
+
+    // Capabilities are a thread's own.
+    let told = std::thread::spawn(move || {
+        let mut ours = capabilities(None).expect("capabilities");
+        ours.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, ours).expect("fewer capabilities");
+        (keys_of(&signed), keys_of(&plain))
+    });
+    assert_eq!(told.join().expect("thread"), (None, None));
 }

@@ -159,6 +159,11 @@ fn words() -> Vec<Row<'static>> {
             "unknown-word",
         ),
         row(
+            "a setting that is none",
+            &json!({"service": "game", "to": "v2", "allow_mismatch": ["tcp-window"]}),
+            "unknown-setting",
+        ),
+        row(
             "a signal without a name",
             &json!({"service": "game", "to": "v2", "retire": "signal:"}),
             "bad-parameter",

@@ -245,6 +245,10 @@ fn command_lines() -> Vec<Row<'static>> {
             "a bad duration",
             "migrate game --to v2 --drain-timeout soon",
         ),
+        usage(
+            "unknown setting",
+            "migrate game --to v2 --allow-mismatch TCP_SAVE_SYN",
+        ),
         usage("no target", "migrate game"),
         usage("two targets", "migrate game --to v2 --to-pid 1"),
         usage("a label for a label", "migrate game --to v2 --label v3"),

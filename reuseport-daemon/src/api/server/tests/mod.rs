@@ -168,6 +168,7 @@ fn result() -> MigrationReply {
             left_behind: 0,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
+            warnings: Vec::new(),
         }),
     }
 }

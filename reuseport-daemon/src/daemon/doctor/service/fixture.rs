@@ -36,6 +36,7 @@ pub(super) fn empty() -> Facts {
             ..Sockets::default()
         }),
         access: BTreeMap::new(),
+        mismatches: BTreeMap::new(),
     }
 }
 

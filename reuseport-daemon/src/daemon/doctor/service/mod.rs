@@ -2,6 +2,7 @@
 
 mod instances;
 mod members;
+mod settings;
 mod strangers;
 mod traffic;
 
@@ -19,7 +20,9 @@ use super::{finding::Finding, machine};
 use crate::{
     chain::chain,
     daemon::managed::Managed,
-    domain::{Generation, Group, Instance, InstanceState, ProcessId, Service, SocketCookie, Uid},
+    domain::{
+        Generation, Group, Instance, InstanceState, ProcessId, Refusal, Service, SocketCookie, Uid,
+    },
     steering::{ProgramKind, Runs, SteeringError},
     sys::{
         netns::Netns,
@@ -45,6 +48,8 @@ pub(super) struct Facts {
     sockets: Result<Sockets, String>,
     /// Whether the daemon can get at the processes of instances that are not gone.
     access: BTreeMap<Generation, Access>,
+    /// Standby instances that a migration to would be refused, for what their listeners are set to.
+    mismatches: BTreeMap<Generation, Refusal>,
 }
 
 /// A group's program.
@@ -123,6 +128,7 @@ pub(super) fn examine(half: Half, on_behalf_of: Option<Uid>) -> Facts {
         .map(|(generation, instance)| (*generation, access(instance.process)))
         .collect();
     Facts {
+        mismatches: settings::examine(&state, &netns),
         state,
         programs,
         sockets,
@@ -133,6 +139,7 @@ pub(super) fn examine(half: Half, on_behalf_of: Option<Uid>) -> Facts {
 /// Findings from facts: pure.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = instances::judge(facts);
+    findings.extend(settings::judge(facts));
     match &facts.sockets {
         Err(why) => findings.push(Finding::error(facts.state.name().to_string(), why.clone())),
         Ok(sockets) => {

@@ -1,0 +1,306 @@
+//! A service moves, and moves back.
+
+mod wanted;
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use self::wanted::{Target, Wanted};
+use super::changed;
+use crate::{
+    api::{
+        Answer, Replier, Scope,
+        wire::{Failure, Migrate, MigrationReply, MigrationResult, NetCounters, Outcomes, Reply},
+    },
+    daemon::{
+        counters::Counters,
+        driver::Driver,
+        failure,
+        inspect::{Inspection, Look, Sockets},
+        migration_run::{Run, tell_phase},
+        settings::{Compared, Comparison},
+    },
+    domain::{
+        self, Decision, Generation, InstanceState, Label, Options, Refusal, Service, ServiceName,
+        Start,
+    },
+};
+
+/// A `Migrate` call on its way. Nothing has changed yet.
+struct Call {
+    to: Destination,
+    wanted: Wanted,
+    replier: Replier,
+}
+
+/// Where it goes.
+enum Destination {
+    /// To a registered instance.
+    Instance(Label),
+    /// To a process that is registered on the way, and duplicates of its listeners.
+    Process {
+        label: Option<Label>,
+        found: Inspection,
+    },
+}
+
+impl Driver {
+    pub(super) fn migrate(&mut self, scope: Scope, parameters: &Migrate, replier: Replier) {
+        let prepared = wanted::read(parameters).and_then(|(target, wanted)| {
+            let managed = self.service(scope, &parameters.service)?;
+            if matches!(target, Target::Pid { .. }) {
+                // Refused before anything is looked at, since the look may lead to a registration.
+                managed.state.check_idle()?;
+            }
+            Ok((managed.name().clone(), target, wanted))
+        });
+        match prepared {
+            Err(failure) => replier.finish(Err(failure)),
+            Ok((name, Target::Label(label), wanted)) => {
+                let to = Destination::Instance(label);
+                let call = Call {
+                    to,
+                    wanted,
+                    replier,
+                };
+                self.compare(&name, call);
+            }
+            Ok((name, Target::Pid { pid, label }, wanted)) => {
+                let look = Look::Pid {
+                    pid,
+                    on_behalf_of: None,
+                };
+                self.look(&name, look, move |driver, name, found| match found {
+                    Err(failure) => replier.finish(Err(failure)),
+                    Ok(found) => {
+                        let to = Destination::Process { label, found };
+                        let call = Call {
+                            to,
+                            wanted,
+                            replier,
+                        };
+                        driver.compare(name, call);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
+    /// It comes before the registration of a process: a refusal leaves no trace.
+    fn compare(&mut self, name: &ServiceName, call: Call) {
+        let comparison = match self.comparison(name, &call) {
+            Err(failure) => return call.replier.finish(Err(failure)),
+            Ok(comparison) => comparison,
+        };
+        let compared = comparison.clone();
+        self.find(
+            name,
+            move |_, netns| Ok(comparison.read(netns)?),
+            move |driver, name, read| driver.compared(name, call, &compared, read),
+        );
+    }
+
+    fn compared(
+        &mut self,
+        name: &ServiceName,
+        call: Call,
+        compared: &Comparison,
+        read: Result<Compared, Failure>,
+    ) {
+        match self.comparison(name, &call) {
+            // Somebody has come or gone meanwhile.
+            Ok(now) if now != *compared => return self.compare(name, call),
+            Ok(_) => {}
+            Err(failure) => return call.replier.finish(Err(failure)),
+        }
+        match read.and_then(|read| self.judge(name, &call, &read)) {
+            Err(failure) => call.replier.finish(Err(failure)),
+            Ok(warnings) => self.go_ahead(name, call, warnings),
+        }
+    }
+
+    /// What there is to compare; a failure where the migration is refused for other reasons.
+    fn comparison(&self, name: &ServiceName, call: &Call) -> Result<Comparison, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        domain::migrate(&state, &state.label(to), call.wanted.options)?;
+        Ok(Comparison::before(&state, to))
+    }
+
+    /// A process can close its listeners and live on, as servers do that end gracefully. Switching
+    /// to one would leave the choice to the kernel, which would go on with the old listeners while
+    /// they are drained and retired.
+    fn judge(
+        &self,
+        name: &ServiceName,
+        call: &Call,
+        read: &Compared,
+    ) -> Result<Vec<String>, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        if let Some(address) = state.deaf_at(to, &read.listening) {
+            let label = state.label(to);
+            let address = address.clone();
+            return Err(Refusal::NoListener { label, address }.into());
+        }
+        let warnings = domain::compare(&read.groups, &call.wanted.allowed)?;
+        Ok(warnings.iter().map(ToString::to_string).collect())
+    }
+
+    /// The service as it is when the migration begins, and where it goes.
+    fn foresee(
+        &self,
+        name: &ServiceName,
+        to: &Destination,
+    ) -> Result<(Service, Generation), Failure> {
+        match to {
+            Destination::Instance(label) => {
+                let state = self.managed(name)?.state.clone();
+                let to = state.find(label)?;
+                Ok((state, to))
+            }
+            Destination::Process { label, found } => {
+                let (decision, to) = self.decide_registration(name, label.as_ref(), found)?;
+                Ok((decision.next, to))
+            }
+        }
+    }
+
+    fn go_ahead(&mut self, name: &ServiceName, call: Call, warnings: Vec<String>) {
+        let Call {
+            to,
+            wanted,
+            replier,
+        } = call;
+        if wanted.dry_run {
+            let foreseen = self.foresee(name, &to);
+            return replier.finish(foreseen.and_then(|(state, to)| {
+                rehearse(&state, &state.label(to), wanted.options, warnings)
+            }));
+        }
+        let begun = self
+            .arrive(name, to)
+            .and_then(|to| Ok((self.begin(name, &to, wanted.options)?, to)));
+        match begun {
+            Err(failure) => replier.finish(Err(failure)),
+            Ok((None, to)) => {
+                let answer = self
+                    .managed(name)
+                    .and_then(|it| rehearse(&it.state, &to, wanted.options, warnings));
+                replier.finish(answer);
+            }
+            Ok((Some((decision, before)), _)) => {
+                self.switch(name, decision, before, wanted.started, warnings, replier);
+            }
+        }
+    }
+
+    /// Registers the process, if it goes to one.
+    fn arrive(&mut self, name: &ServiceName, to: Destination) -> Result<Label, Failure> {
+        match to {
+            Destination::Instance(label) => Ok(label),
+            Destination::Process { label, found } => {
+                let (generation, _) = self.take_in(name, label.as_ref(), &found)?;
+                Ok(self.managed(name)?.state.label(generation))
+            }
+        }
+    }
+
+    /// What there is to do, if anything.
+    fn begin(
+        &self,
+        name: &ServiceName,
+        to: &Label,
+        options: Options,
+    ) -> Result<Option<(Decision, Option<Counters>)>, Failure> {
+        let managed = self.managed(name)?;
+        match domain::migrate(&managed.state, to, options)? {
+            Start::Begin(decision) => Ok(Some((*decision, Counters::read(managed)))),
+            Start::Unchanged => Ok(None),
+        }
+    }
+
+    fn switch(
+        &mut self,
+        name: &ServiceName,
+        decision: Decision,
+        before: Option<Counters>,
+        started: Instant,
+        warnings: Vec<String>,
+        replier: Replier,
+    ) {
+        tell_phase(&replier, "staged", started);
+        self.run_count += 1;
+        let id = self.run_count;
+        let Some(managed) = self.services.get_mut(name) else {
+            return;
+        };
+        for warning in &warnings {
+            warn!(service = %name, "{warning}");
+        }
+        let label = |generation: &Generation| managed.state.label(*generation).to_string();
+        let migration = decision.next.migration.iter();
+        let from = migration.flat_map(|it| &it.from).map(label).collect();
+        let run = Run::begun(id, started, before, from, warnings, replier);
+        match managed.perform(&decision, &Sockets::new()) {
+            Ok(performed) => {
+                self.runs.insert(name.clone(), run);
+                info!(service = %name, "migration begun");
+                self.commit(name, decision, &performed);
+            }
+            Err(error) => run.fail(failure::not_performed(&error, None)),
+        }
+    }
+
+    pub(super) fn roll_back(&mut self, name: &str) -> Answer {
+        let managed = self.service(Scope::All, name)?;
+        let name = managed.name().clone();
+        let decision = domain::roll_back(&managed.state)?;
+        let left = decision
+            .end
+            .as_ref()
+            .map(|(migration, _)| managed.state.label(migration.to));
+        self.apply(&name, decision)
+            .map_err(|error| failure::not_performed(&error, None))?;
+        Ok(changed(
+            true,
+            match left {
+                Some(left) => format!(
+                    "the migration of {name} is rolled back; let {left} run on until it has \
+                     answered what reached it"
+                ),
+                None => format!("the migration of {name} is rolled back"),
+            },
+        ))
+    }
+}
+
+/// The answer to a call that changes nothing: because the instance serves already, or because only
+/// that was asked.
+fn rehearse(state: &Service, to: &Label, options: Options, warnings: Vec<String>) -> Answer {
+    let outcome = match domain::migrate(state, to, options)? {
+        Start::Unchanged => "unchanged",
+        Start::Begin(_) => "dry_run",
+    };
+    let label = |generation| state.label(generation).to_string();
+    let from = state.in_state(InstanceState::Serving).map(label);
+    Ok(Reply::Migration(Box::new(MigrationReply {
+        progress: None,
+        result: Some(MigrationResult {
+            service: state.name().to_string(),
+            from: from.filter(|it| it != to.as_str()).collect(),
+            to: to.to_string(),
+            outcome: outcome.to_owned(),
+            switch_us: 0,
+            drain_ms: 0,
+            handshakes_waited: 0,
+            accepted_while_draining: 0,
+            moved_by_kernel: 0,
+            handed_off: 0,
+            left_behind: 0,
+            counters: NetCounters::default(),
+            outcomes: Outcomes::default(),
+            warnings,
+        }),
+    })))
+}
