@@ -5,13 +5,14 @@ mod scenarios {
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
+    pub(super) mod sessions;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services};
+use scenarios::{churn, nginx, refusals, services, sessions};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -42,6 +43,23 @@ fn main() -> ExitCode {
         trial("refusals::leave_no_trace", refusals::leave_no_trace),
         trial("services::two_at_once", services::two_at_once),
         trial("services::one_at_a_time", services::one_at_a_time),
+        trial("sessions::end_one_by_one", sessions::end_one_by_one),
+        trial(
+            "sessions::outlive_the_deadline",
+            sessions::outlive_the_deadline,
+        ),
+        trial(
+            "sessions::end_with_their_server",
+            sessions::end_with_their_server,
+        ),
+        trial(
+            "sessions::the_caller_is_killed",
+            sessions::the_caller_is_killed,
+        ),
+        trial(
+            "sessions::another_migration_meanwhile",
+            sessions::another_migration_meanwhile,
+        ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

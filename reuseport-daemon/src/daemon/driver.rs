@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task};
+use tokio::{
+    sync::{mpsc, watch},
+    task,
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -62,6 +65,8 @@ pub(super) struct Driver {
     pub(super) run_count: u64,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
+    /// True when the daemon is about to stop.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 impl Driver {

@@ -13,6 +13,7 @@ use super::{
     failure,
     managed::{Managed, Performed},
     observe::Seen,
+    session_wait::SessionWait,
 };
 use crate::{
     api::{
@@ -40,6 +41,8 @@ pub(super) struct Run {
     /// Labels of the instances that it comes from, which may end before it does.
     from: Vec<String>,
     replier: Option<Replier>,
+    /// What the caller wants to wait for afterwards.
+    session_wait: Option<SessionWait>,
 }
 
 impl Run {
@@ -50,6 +53,7 @@ impl Run {
         before: Option<Counters>,
         from: Vec<String>,
         replier: Replier,
+        session_wait: Option<SessionWait>,
     ) -> Self {
         Self {
             id,
@@ -61,6 +65,7 @@ impl Run {
             trouble: None,
             from,
             replier: Some(replier),
+            session_wait,
         }
     }
 
@@ -76,6 +81,7 @@ impl Run {
             trouble: None,
             from: Vec::new(),
             replier: None,
+            session_wait: None,
         }
     }
 
@@ -128,6 +134,7 @@ impl Run {
             elapsed_ms: millis(self.started.elapsed()),
             handshakes: tally.map(|_| self.open_handshakes()),
             queued: tally.map(|tally| tally.left.saturating_sub(self.open_handshakes())),
+            sessions: None,
         };
         tell(replier, progress);
     }
@@ -148,6 +155,9 @@ impl Run {
         let Some(replier) = self.replier else {
             return;
         };
+        if let (End::Done, None, Some(wait)) = (end, &self.trouble, self.session_wait) {
+            return wait.start(managed, result, replier);
+        }
         replier.finish(match (end, self.trouble) {
             (End::Failed, _) => Err(failure::target_ended(&result.to)),
             (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
@@ -192,6 +202,7 @@ impl Run {
             moved_by_kernel: net.migrated.unwrap_or(0),
             handed_off: 0,
             left_behind: tally.left,
+            sessions_left: None,
             counters: net_counters(&net),
             outcomes: outcomes(&runs),
         }
@@ -200,13 +211,26 @@ impl Run {
 
 /// Tells that a phase has begun that the domain does not wait in.
 pub(super) fn tell_phase(replier: &Replier, phase: &str, started: Instant) {
+    tell(replier, phase_since(phase, started));
+}
+
+/// Tells how many sessions the old instances have left.
+pub(super) fn tell_sessions(replier: &Replier, sessions: Option<u64>, started: Instant) {
     let progress = Progress {
+        sessions,
+        ..phase_since("sessions", started)
+    };
+    tell(replier, progress);
+}
+
+fn phase_since(phase: &str, started: Instant) -> Progress {
+    Progress {
         phase: phase.to_owned(),
         elapsed_ms: millis(started.elapsed()),
         handshakes: None,
         queued: None,
-    };
-    tell(replier, progress);
+        sessions: None,
+    }
 }
 
 fn tell(replier: &Replier, progress: Progress) {

@@ -23,6 +23,8 @@ mod migration_run;
 mod observe;
 mod recovery;
 mod run;
+mod session_wait;
+mod sessions;
 mod status;
 mod watch;
 

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tracing::{info, warn};
 
@@ -115,6 +115,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     })?;
     let (events, inbox) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
+    let (stopping, stopped) = watch::channel(false);
     let mut driver = Driver {
         pins: Pins::open(&options.bpffs)?,
         loader: Loader::from_environment(config.bpf_log.into())?,
@@ -125,6 +126,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         run_count: 0,
         events,
         exits,
+        stopped,
     };
     driver.recover()?;
     for definition in definitions {
@@ -137,6 +139,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (calls, mailbox) = mpsc::channel(MAILBOX);
     let (until_ended, ended) = tokio::sync::oneshot::channel::<()>();
     let stop = stop_signal().map_err(RunError::Signals)?;
+    let stop = async {
+        stop.await;
+        stopping.send_replace(true);
+    };
     let serve = async {
         let result = server.run(calls, stop).await;
         drop(until_ended);

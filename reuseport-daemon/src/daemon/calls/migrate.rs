@@ -1,6 +1,6 @@
 //! A service moves, and moves back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
@@ -16,6 +16,7 @@ use crate::{
         failure::{self, bad_parameter},
         inspect::{Look, Sockets},
         migration_run::{Run, tell_phase},
+        session_wait::SessionWait,
     },
     domain::{
         self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Retire, Service,
@@ -30,11 +31,15 @@ const DRAIN_TIMEOUT_MS: u64 = 30_000;
 /// The longest that it can be told to wait: a day.
 const LONGEST_DRAIN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
+/// The longest that the wait for old sessions can be told to take: a year.
+const LONGEST_SESSION_WAIT_MS: u64 = 365 * 24 * 3600 * 1000;
+
 /// A `Migrate` call whose parameters make sense.
 struct Wanted {
     options: Options,
     dry_run: bool,
     started: Instant,
+    session_wait: Option<SessionWait>,
 }
 
 /// Where a `Migrate` call wants to go.
@@ -52,6 +57,7 @@ impl Driver {
                 options: options(parameters)?,
                 dry_run: parameters.dry_run,
                 started,
+                session_wait: self.session_wait(parameters, started),
             };
             Ok((name, target, wanted))
         });
@@ -85,7 +91,7 @@ impl Driver {
                         Ok(Ok(to)) => driver.migrate_to(name, &to, &wanted, replier),
                         Ok(Err((state, to))) => {
                             let to = state.label(to);
-                            replier.finish(rehearse(&state, &to, wanted.options));
+                            replier.finish(rehearse(&state, &to, wanted.options).map(ended));
                         }
                     }
                 });
@@ -97,10 +103,15 @@ impl Driver {
         match self.begin(name, to, wanted) {
             Err(failure) => replier.finish(Err(failure)),
             Ok(None) => {
-                let answer = self
+                let rehearsed = self
                     .managed(name)
-                    .and_then(|it| rehearse(&it.state, to, wanted.options));
-                replier.finish(answer);
+                    .and_then(|it| Ok((it, rehearse(&it.state, to, wanted.options)?)));
+                match (rehearsed, &wanted.session_wait) {
+                    (Ok((managed, result)), Some(wait)) if !wanted.dry_run => {
+                        wait.clone().start(managed, result, replier);
+                    }
+                    (rehearsed, _) => replier.finish(rehearsed.map(|(_, result)| ended(result))),
+                }
             }
             Ok(Some((decision, before))) => self.switch(name, decision, before, wanted, replier),
         }
@@ -139,7 +150,8 @@ impl Driver {
         let label = |generation: &Generation| managed.state.label(*generation).to_string();
         let migration = decision.next.migration.iter();
         let from = migration.flat_map(|it| &it.from).map(label).collect();
-        let run = Run::begun(id, wanted.started, before, from, replier);
+        let wait = wanted.session_wait.clone();
+        let run = Run::begun(id, wanted.started, before, from, replier, wait);
         match managed.perform(&decision, &Sockets::new()) {
             Ok(performed) => {
                 self.runs.insert(name.clone(), run);
@@ -148,6 +160,15 @@ impl Driver {
             }
             Err(error) => run.fail(failure::not_performed(&error, None)),
         }
+    }
+
+    fn session_wait(&self, parameters: &Migrate, started: Instant) -> Option<SessionWait> {
+        let limit = parameters.wait_sessions_ms?.min(LONGEST_SESSION_WAIT_MS);
+        Some(SessionWait {
+            limit: Duration::from_millis(limit),
+            started,
+            stopped: self.stopped.clone(),
+        })
     }
 
     pub(super) fn roll_back(&mut self, name: &str) -> Answer {
@@ -163,33 +184,38 @@ impl Driver {
     }
 }
 
-/// The answer to a call that changes nothing: because the instance serves already, or because only
+/// The result of a call that changes nothing: because the instance serves already, or because only
 /// that was asked.
-fn rehearse(state: &Service, to: &Label, options: Options) -> Answer {
+fn rehearse(state: &Service, to: &Label, options: Options) -> Result<MigrationResult, Failure> {
     let outcome = match domain::migrate(state, to, options)? {
         Start::Unchanged => "unchanged",
         Start::Begin(_) => "dry_run",
     };
     let label = |generation| state.label(generation).to_string();
     let from = state.in_state(InstanceState::Serving).map(label);
-    Ok(Reply::Migration(Box::new(MigrationReply {
+    Ok(MigrationResult {
+        service: state.name().to_string(),
+        from: from.filter(|it| it != to.as_str()).collect(),
+        to: to.to_string(),
+        outcome: outcome.to_owned(),
+        switch_us: 0,
+        drain_ms: 0,
+        handshakes_waited: 0,
+        accepted_while_draining: 0,
+        moved_by_kernel: 0,
+        handed_off: 0,
+        left_behind: 0,
+        sessions_left: None,
+        counters: NetCounters::default(),
+        outcomes: Outcomes::default(),
+    })
+}
+
+fn ended(result: MigrationResult) -> Reply {
+    Reply::Migration(Box::new(MigrationReply {
         progress: None,
-        result: Some(MigrationResult {
-            service: state.name().to_string(),
-            from: from.filter(|it| it != to.as_str()).collect(),
-            to: to.to_string(),
-            outcome: outcome.to_owned(),
-            switch_us: 0,
-            drain_ms: 0,
-            handshakes_waited: 0,
-            accepted_while_draining: 0,
-            moved_by_kernel: 0,
-            handed_off: 0,
-            left_behind: 0,
-            counters: NetCounters::default(),
-            outcomes: Outcomes::default(),
-        }),
-    })))
+        result: Some(result),
+    }))
 }
 
 fn target(parameters: &Migrate) -> Result<Target, Failure> {
