@@ -2,6 +2,7 @@
 
 mod scenarios {
     pub(super) mod churn;
+    pub(super) mod migrate_req;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use scenarios::{churn, nginx, refusals, services, sessions};
+use scenarios::{churn, migrate_req, nginx, refusals, services, sessions};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -21,6 +22,16 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("migrate_req::by_command", migrate_req::by_command),
+        trial("migrate_req::on_for_good", migrate_req::on_for_good),
+        trial(
+            "migrate_req::on_during_a_migration",
+            migrate_req::on_during_a_migration,
+        ),
+        trial(
+            "migrate_req::two_services_at_once",
+            migrate_req::two_services_at_once,
+        ),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
         trial("nginx::blue_green_v6only", nginx::blue_green_v6only),

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::{
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
+    migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
     watch::{Exit, Exits},
@@ -58,6 +59,8 @@ pub(super) struct Driver {
     pub(super) grace: GracePeriod,
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
+    /// `tcp_migrate_req`, as it is configured.
+    pub(super) switch: Arc<Switch>,
     pub(super) services: BTreeMap<ServiceName, Managed>,
     /// The migrations that are under way, as those who asked for them see them.
     pub(super) runs: BTreeMap<ServiceName, Run>,

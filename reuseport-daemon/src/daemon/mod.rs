@@ -19,6 +19,7 @@ mod failure;
 mod inspect;
 mod logging;
 mod managed;
+mod migrate_req;
 mod migration_run;
 mod observe;
 mod recovery;
@@ -30,4 +31,5 @@ mod watch;
 
 pub use config::{Config, ConfigError};
 pub use doctor::examine_machine;
+pub use migrate_req::MigrateReq;
 pub use run::{Options, run};

@@ -20,6 +20,7 @@ use super::{
     Config, ConfigError,
     driver::Driver,
     logging::{self, LoggingError},
+    migrate_req::Switch,
 };
 use crate::{
     api::server::{BindError, Server, ServerError},
@@ -121,6 +122,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         loader: Loader::from_environment(config.bpf_log.into())?,
         grace: GracePeriod::probe()?,
         home: Arc::new(Netns::current()?),
+        switch: Arc::new(Switch::new(config.migrate_req)),
         services: BTreeMap::new(),
         runs: BTreeMap::new(),
         run_count: 0,
@@ -128,6 +130,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         exits,
         stopped,
     };
+    driver.switch.prepare(&driver.home);
     driver.recover()?;
     for definition in definitions {
         let name = definition.name.clone();

@@ -10,10 +10,11 @@ use crate::{
         Answer, Replier, Scope,
         wire::{Failure, Migrate, MigrationReply, MigrationResult, NetCounters, Outcomes, Reply},
     },
+    chain::chain,
     daemon::{
         counters::Counters,
         driver::Driver,
-        failure::{self, bad_parameter},
+        failure::{self, bad_parameter, failed},
         inspect::{Look, Sockets},
         migration_run::{Run, tell_phase},
         session_wait::SessionWait,
@@ -125,7 +126,12 @@ impl Driver {
         wanted: &Wanted,
     ) -> Result<Option<(Decision, Option<Counters>)>, Failure> {
         let managed = self.managed(name)?;
-        match domain::migrate(&managed.state, to, wanted.options)? {
+        let before = self.switch.before(&managed.netns);
+        let options = Options {
+            migrate_req: before.map_err(|it| failed("migrate-req", &chain(&it), None))?,
+            ..wanted.options
+        };
+        match domain::migrate(&managed.state, to, options)? {
             Start::Begin(decision) if !wanted.dry_run => {
                 Ok(Some((*decision, Counters::read(managed))))
             }
@@ -243,6 +249,7 @@ fn options(parameters: &Migrate) -> Result<Options, Failure> {
             },
         },
         deadline_ms: clock::boottime_ms().saturating_add(timeout.min(LONGEST_DRAIN_TIMEOUT_MS)),
+        migrate_req: None,
     })
 }
 
