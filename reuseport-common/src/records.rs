@@ -100,8 +100,9 @@ pub struct MigrationRecord {
     pub retire: u32,
     /// The signal of `retire`, or 0.
     pub signal: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What `tcp_migrate_req` was before the migration turned it on, to be put back at its end: 1 off,
+    /// 2 on, 0 where the migration leaves it alone.
+    pub migrate_req: u32,
     /// When the wait for the old queues ends, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_ms: u64,
 }

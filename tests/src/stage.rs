@@ -55,7 +55,20 @@ impl Stage {
     ///
     /// Where it cannot be started.
     pub fn bare(world: World) -> Result<Self> {
+        Self::at(Home::new(&program("reuseportd")?)?, world)
+    }
+
+    /// A daemon with a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn configured(world: World, configuration: &str) -> Result<Self> {
         let home = Home::new(&program("reuseportd")?)?;
+        Self::at(home.configured(configuration)?, world)
+    }
+
+    fn at(home: Home, world: World) -> Result<Self> {
         let daemon = Some(home.start(world.server())?);
         Ok(Self {
             daemon,
@@ -99,6 +112,19 @@ impl Stage {
             daemon.stop()?;
         }
         f()?;
+        self.daemon = Some(self.home.start(self.world.server())?);
+        Ok(())
+    }
+
+    /// Kills the daemon on the spot, and lets a new one take up.
+    ///
+    /// # Errors
+    ///
+    /// Where either does not do its part.
+    pub fn replace_killed_daemon(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill()?;
+        }
         self.daemon = Some(self.home.start(self.world.server())?);
         Ok(())
     }

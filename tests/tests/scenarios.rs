@@ -5,9 +5,11 @@ mod scenarios {
     pub(super) mod churn;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
+    pub(super) mod migrate_req;
     pub(super) mod nginx;
     pub(super) mod refusals;
     pub(super) mod services;
+    pub(super) mod sessions;
     pub(super) mod settings;
 }
 
@@ -18,7 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     budget, churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, nginx, refusals, services, settings,
+    listeners, migrate_req, nginx, refusals, services, sessions, settings,
 };
 
 fn main() -> ExitCode {
@@ -35,6 +37,16 @@ fn main() -> ExitCode {
         trial(
             "listeners::some_shut_down_before",
             listeners::some_shut_down_before,
+        ),
+        trial("migrate_req::by_command", migrate_req::by_command),
+        trial("migrate_req::on_for_good", migrate_req::on_for_good),
+        trial(
+            "migrate_req::on_during_a_migration",
+            migrate_req::on_during_a_migration,
+        ),
+        trial(
+            "migrate_req::two_services_at_once",
+            migrate_req::two_services_at_once,
         ),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
@@ -93,6 +105,23 @@ fn main() -> ExitCode {
         trial("lifecycle::removal", daemon::removal),
         trial("budget::idle", budget::idle),
         trial("budget::switch", budget::switch),
+        trial("sessions::end_one_by_one", sessions::end_one_by_one),
+        trial(
+            "sessions::outlive_the_deadline",
+            sessions::outlive_the_deadline,
+        ),
+        trial(
+            "sessions::end_with_their_server",
+            sessions::end_with_their_server,
+        ),
+        trial(
+            "sessions::the_caller_is_killed",
+            sessions::the_caller_is_killed,
+        ),
+        trial(
+            "sessions::another_migration_meanwhile",
+            sessions::another_migration_meanwhile,
+        ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -51,7 +51,7 @@ pub fn of_error(error: &ClientError) -> u8 {
 #[must_use]
 pub fn of_migration(result: &MigrationResult) -> u8 {
     match result.outcome.as_str() {
-        "timed_out" | "rolled_back" => NOT_FINISHED,
+        "timed_out" | "rolled_back" | "sessions_left" => NOT_FINISHED,
         // The other outcomes, and those that a newer daemon may know, are ends that were asked for.
         _ => DONE,
     }
@@ -88,6 +88,7 @@ mod tests {
                 moved_by_kernel: 0,
                 handed_off: 0,
                 left_behind: 0,
+                sessions_left: None,
                 counters: NetCounters::default(),
                 outcomes: Outcomes::default(),
                 warnings: Vec::new(),
@@ -96,7 +97,7 @@ mod tests {
         for done in ["done", "unchanged", "dry_run"] {
             assert_eq!(code(done), DONE);
         }
-        for not_finished in ["timed_out", "rolled_back"] {
+        for not_finished in ["timed_out", "rolled_back", "sessions_left"] {
             assert_eq!(code(not_finished), NOT_FINISHED);
         }
     }

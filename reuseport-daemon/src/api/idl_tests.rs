@@ -118,6 +118,7 @@ fn progress() -> Progress {
         elapsed_ms: 1,
         handshakes: Some(2),
         queued: Some(3),
+        sessions: Some(4),
     }
 }
 
@@ -160,6 +161,7 @@ fn result() -> MigrationResult {
         moved_by_kernel: 5,
         handed_off: 6,
         left_behind: 7,
+        sessions_left: Some(8),
         counters: counters(),
         outcomes: outcomes(),
         warnings: vec![text("backlog")],
@@ -279,6 +281,7 @@ fn check_parameters(checker: &mut Checker<'_>) {
         drain: Some(text("owner")),
         retire: Some(text("keep")),
         drain_timeout_ms: Some(1),
+        wait_sessions_ms: Some(2),
         dry_run: true,
         allow_mismatch: Some(vec![text("tcp-save-syn")]),
     };

@@ -67,6 +67,12 @@ impl Replier {
         let _ = self.progress.try_send(reply);
     }
 
+    /// Resolves when nobody waits for the answer any more.
+    pub async fn abandoned(&self) {
+        // The connection lets go of both ends at once.
+        self.progress.closed().await;
+    }
+
     /// Ends the call.
     pub fn finish(self, answer: Answer) {
         // An error means that the client has gone.

@@ -21,7 +21,7 @@ use zlink::connection::{
     socket::{ReadHalf, ReadResult, Socket, WriteHalf},
 };
 
-use crate::sys::unix_socket;
+use crate::sys::{readiness, unix_socket};
 
 /// The most descriptors that one call may bring. It is half of what the kernel lets through at
 /// once, so that one call too many is still told apart from one that was cut short, and it is far
@@ -201,6 +201,18 @@ impl ReadHalf for ControlReader {
 /// The sending half. Dropping it ends the stream for the other side.
 #[derive(Debug)]
 pub(super) struct ControlWriter(OwnedWriteHalf);
+
+impl ControlWriter {
+    /// Resolves when the other end has closed the connection.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no room for one more descriptor to watch.
+    pub(super) fn hang_up(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        let stream: &UnixStream = self.0.as_ref();
+        readiness::hang_up(stream.as_fd().try_clone_to_owned()?)
+    }
+}
 
 impl WriteHalf for ControlWriter {
     async fn write(

@@ -101,6 +101,11 @@ pub struct Migrate {
     /// How long to wait for the old queues, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
+    /// How long to wait, when the service has moved, until no session is left on the instances that
+    /// it has moved away from, in milliseconds. Without it there is no such wait; in a dry run there
+    /// is none either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_sessions_ms: Option<u64>,
     /// Check everything and change nothing.
     #[serde(default)]
     pub dry_run: bool,
@@ -188,7 +193,7 @@ pub struct MigrationReply {
 /// How far a migration has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// `staged`, `switched`, `draining`, `retiring`.
+    /// `staged`, `switched`, `draining`, `retiring`; after the migration, `sessions`.
     pub phase: String,
     /// Since the call, in milliseconds.
     pub elapsed_ms: u64,
@@ -198,6 +203,9 @@ pub struct Progress {
     /// Connections in the old listeners' accept queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<u64>,
+    /// Sessions of the instances that the service has moved away from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
 }
 
 /// How a migration ended.
@@ -209,7 +217,9 @@ pub struct MigrationResult {
     pub from: Vec<String>,
     /// Label of the instance that serves now.
     pub to: String,
-    /// `done`, `unchanged` (it served already), `dry_run`, `rolled_back` or `timed_out`.
+    /// `done`, `unchanged` (it served already), `dry_run`, `rolled_back`, `timed_out`, or
+    /// `sessions_left`: it has moved, and its old instances still had sessions at the end of the
+    /// wait for them.
     pub outcome: String,
     /// Table writes and flips of all groups, in microseconds.
     pub switch_us: u64,
@@ -226,6 +236,9 @@ pub struct MigrationResult {
     pub handed_off: u64,
     /// Handshakes and queued connections that the old listeners still had at the deadline.
     pub left_behind: u64,
+    /// Sessions that the instances which the service has moved away from still had at the end of
+    /// the wait for them; null where nobody waited.
+    pub sessions_left: Option<u64>,
     /// What the network namespace counted meanwhile.
     pub counters: NetCounters,
     /// What the steering programs counted meanwhile, all groups together.
@@ -324,7 +337,8 @@ pub struct InstanceStatus {
     pub pid: u32,
     /// `standby`, `serving`, `draining`, `retired` or `gone`.
     pub state: String,
-    /// Established connections of the process and its descendants on the service's ports.
+    /// Established connections on the service's ports, of the process and of its descendants, but
+    /// for those that are another instance's.
     pub sessions: u64,
     /// Its listeners.
     pub listeners: Vec<ListenerStatus>,

@@ -32,6 +32,9 @@ pub(super) struct MigrateArgs {
     /// How long to wait for the old queues, such as 30s [default: the daemon's]
     #[arg(long, value_name = "DUR", value_parser = arguments::duration)]
     drain_timeout: Option<Duration>,
+    /// When the service has moved, wait up to that long until the old instances have no session left
+    #[arg(long, value_name = "DUR", value_parser = arguments::duration)]
+    wait_sessions: Option<Duration>,
     /// Check everything and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -118,9 +121,8 @@ impl From<MigrateArgs> for Migrate {
             label: args.label.as_ref().map(ToString::to_string),
             drain: Some(args.drain.as_str().to_owned()),
             retire: Some(args.retire.to_string()),
-            drain_timeout_ms: args
-                .drain_timeout
-                .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            drain_timeout_ms: args.drain_timeout.map(millis),
+            wait_sessions_ms: args.wait_sessions.map(millis),
             dry_run: args.dry_run,
             allow_mismatch: match args.allow_mismatch.as_slice() {
                 [] => None,
@@ -128,6 +130,10 @@ impl From<MigrateArgs> for Migrate {
             },
         }
     }
+}
+
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) async fn run(

@@ -64,6 +64,7 @@ fn progress(phase: &str) -> Reply {
             elapsed_ms: 3,
             handshakes: None,
             queued: None,
+            sessions: None,
         }),
         result: None,
     }))
@@ -84,6 +85,7 @@ fn result(outcome: &str) -> Reply {
             moved_by_kernel: 0,
             handed_off: 0,
             left_behind: 0,
+            sessions_left: None,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
             warnings: Vec::new(),
@@ -100,7 +102,16 @@ fn json_lines(text: &str) -> Vec<Value> {
 #[tokio::test]
 async fn a_migration_tells_its_phases_and_sums_up() {
     let phases = || vec![progress("switched"), progress("draining")];
-    let command = ["migrate", "game", "--to", "v2", "--drain-timeout", "30s"];
+    let command = [
+        "migrate",
+        "game",
+        "--to",
+        "v2",
+        "--drain-timeout",
+        "30s",
+        "--wait-sessions",
+        "2h",
+    ];
     let text = ran(&command, phases(), Ok(result("done"))).await;
     assert_eq!(text.code, exit_code::DONE);
     assert_eq!(text.err, "switched after 3 ms\ndraining after 3 ms\n");
@@ -111,6 +122,7 @@ async fn a_migration_tells_its_phases_and_sums_up() {
         drain: Some("owner".to_owned()),
         retire: Some("keep".to_owned()),
         drain_timeout_ms: Some(30_000),
+        wait_sessions_ms: Some(7_200_000),
         ..wire::Migrate::default()
     };
     assert_eq!(text.asked, Request::Migrate(expected));

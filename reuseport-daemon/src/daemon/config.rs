@@ -9,6 +9,7 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::MigrateReq;
 use crate::{
     domain::{Address, Definition, NameError, Refusal, ServiceName, Uid},
     steering::LogLevel,
@@ -24,6 +25,9 @@ pub struct Config {
     /// What the eBPF programs log: `off`, `warn` or `debug`.
     #[serde(default)]
     pub bpf_log: BpfLog,
+    /// What is done about `tcp_migrate_req`: `leave`, `on` or `during-migration`.
+    #[serde(default)]
+    pub migrate_req: MigrateReq,
     /// The services, by name.
     #[serde(default)]
     pub service: BTreeMap<String, ServiceConfig>,
@@ -198,6 +202,7 @@ mod tests {
             r#"
             log = "debug"
             bpf-log = "warn"
+            migrate-req = "during-migration"
             [service.game]
             listen = ["0.0.0.0:7777", "[::]:7777,v6only"]
             user = "0"
@@ -227,6 +232,7 @@ mod tests {
         assert!(unknown.contains("line 3"), "{unknown}");
         assert!(unknown.contains("^^^^"), "{unknown}");
         assert!(error("bpf-log = \"loud\"").contains("loud"));
+        assert!(error("migrate-req = \"off\"").contains("during-migration"));
         assert!(error("[service.game]\nlisten = []\n").contains("needs an address"));
         assert!(error("[service.game]\nlisten = [\"x\"]\n").contains("IP:PORT"));
         assert!(error("[service.\"a b\"]\nlisten = [\"1.2.3.4:5\"]\n").contains("a b"));

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::{
     beside::Beside,
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
+    migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
     watch::{Exit, Exits},
@@ -49,6 +50,8 @@ pub(super) struct Driver {
     pub(super) grace: GracePeriod,
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
+    /// `tcp_migrate_req`, as it is configured.
+    pub(super) switch: Arc<Switch>,
     pub(super) services: BTreeMap<ServiceName, Managed>,
     /// The migrations that are under way, as those who asked for them see them.
     pub(super) runs: BTreeMap<ServiceName, Run>,
@@ -59,6 +62,8 @@ pub(super) struct Driver {
     pub(super) beside: Beside,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
+    /// True when the daemon is about to stop.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 impl Driver {

@@ -122,6 +122,15 @@ pub(super) fn target_ended(to: &str) -> Failure {
     )
 }
 
+/// The service has moved, and nobody knows what sessions its old instances still have.
+pub(super) fn not_counted(to: &str, trouble: &str) -> Failure {
+    failed(
+        "not-counted",
+        &format!("{to} serves, nothing was lost, but old sessions cannot be counted: {trouble}"),
+        None,
+    )
+}
+
 /// The service has moved, and its old listeners are still there.
 pub(super) fn not_retired(to: &str, trouble: &str) -> Failure {
     failed(

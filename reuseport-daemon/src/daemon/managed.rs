@@ -13,6 +13,7 @@ use tracing::error;
 
 use super::{
     inspect::Sockets,
+    migrate_req::{Switch, SwitchError},
     watch::{Exit, Exits, Watch},
 };
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct Managed {
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
     exits: Exits,
+    switch: Arc<Switch>,
 }
 
 /// What performing a decision showed.
@@ -57,6 +59,9 @@ pub(super) enum PerformError {
         #[source]
         source: SteeringError,
     },
+    /// The switch could not be turned.
+    #[error("tcp_migrate_req cannot be turned on")]
+    Switch(#[from] SwitchError),
     /// The effect needs a listener that nobody duplicated.
     #[error("no duplicate of the listener with cookie {0}")]
     NoDuplicate(SocketCookie),
@@ -67,15 +72,22 @@ impl PerformError {
     pub(super) fn errno(&self) -> Option<i32> {
         match self {
             Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
-            Self::NoDuplicate(_) => None,
+            Self::Switch(_) | Self::NoDuplicate(_) => None,
         }
     }
 }
 
 impl Managed {
     /// A service with nothing under way.
-    pub(super) fn new(state: Service, maps: ServiceMaps, netns: Arc<Netns>, exits: Exits) -> Self {
+    pub(super) fn new(
+        state: Service,
+        maps: ServiceMaps,
+        netns: Arc<Netns>,
+        exits: Exits,
+        switch: Arc<Switch>,
+    ) -> Self {
         Self {
+            switch,
             state,
             maps,
             netns,
@@ -140,6 +152,13 @@ impl Managed {
             Effect::Attach { group, cookie } => {
                 let socket = duplicate(sockets, *cookie)?;
                 self.group(*group, |it| it.attach(socket.as_fd()))
+            }
+            Effect::HoldMigrateReq { was } => {
+                return Ok(self.switch.hold(&self.netns, self.name(), *was)?);
+            }
+            Effect::ReleaseMigrateReq { was } => {
+                self.switch.release(&self.netns, self.name(), *was);
+                Ok(())
             }
             Effect::WriteTable { group, copy, table } => {
                 self.group(*group, |it| it.write_table(*copy, table))

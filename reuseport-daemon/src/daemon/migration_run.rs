@@ -13,6 +13,7 @@ use super::{
     failure,
     managed::{Managed, Performed},
     observe::Seen,
+    session_wait::SessionWait,
 };
 use crate::{
     api::{
@@ -42,6 +43,8 @@ pub(super) struct Run {
     /// What differs between old and new listeners.
     warnings: Vec<String>,
     replier: Option<Replier>,
+    /// What the caller wants to wait for afterwards.
+    session_wait: Option<SessionWait>,
 }
 
 impl Run {
@@ -53,6 +56,7 @@ impl Run {
         from: Vec<String>,
         warnings: Vec<String>,
         replier: Replier,
+        session_wait: Option<SessionWait>,
     ) -> Self {
         Self {
             id,
@@ -65,6 +69,7 @@ impl Run {
             from,
             warnings,
             replier: Some(replier),
+            session_wait,
         }
     }
 
@@ -81,6 +86,7 @@ impl Run {
             from: Vec::new(),
             warnings: Vec::new(),
             replier: None,
+            session_wait: None,
         }
     }
 
@@ -133,6 +139,7 @@ impl Run {
             elapsed_ms: millis(self.started.elapsed()),
             handshakes: tally.map(|_| self.open_handshakes()),
             queued: tally.map(|tally| tally.left.saturating_sub(self.open_handshakes())),
+            sessions: None,
         };
         tell(replier, progress);
     }
@@ -153,6 +160,9 @@ impl Run {
         let Some(replier) = self.replier else {
             return;
         };
+        if let (End::Done, None, Some(wait)) = (end, &self.trouble, self.session_wait) {
+            return wait.start(managed, result, replier);
+        }
         replier.finish(match (end, self.trouble) {
             (End::Failed, _) => Err(failure::target_ended(&result.to)),
             (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
@@ -197,6 +207,7 @@ impl Run {
             moved_by_kernel: net.migrated.unwrap_or(0),
             handed_off: 0,
             left_behind: tally.left,
+            sessions_left: None,
             counters: net_counters(&net),
             outcomes: outcomes(&runs),
             warnings: self.warnings.clone(),
@@ -206,13 +217,26 @@ impl Run {
 
 /// Tells that a phase has begun that the domain does not wait in.
 pub(super) fn tell_phase(replier: &Replier, phase: &str, started: Instant) {
+    tell(replier, phase_since(phase, started));
+}
+
+/// Tells how many sessions the old instances have left.
+pub(super) fn tell_sessions(replier: &Replier, sessions: Option<u64>, started: Instant) {
     let progress = Progress {
+        sessions,
+        ..phase_since("sessions", started)
+    };
+    tell(replier, progress);
+}
+
+fn phase_since(phase: &str, started: Instant) -> Progress {
+    Progress {
         phase: phase.to_owned(),
         elapsed_ms: millis(started.elapsed()),
         handshakes: None,
         queued: None,
-    };
-    tell(replier, progress);
+        sessions: None,
+    }
 }
 
 fn tell(replier: &Replier, progress: Progress) {

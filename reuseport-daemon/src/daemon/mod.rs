@@ -21,14 +21,18 @@ mod failure;
 mod inspect;
 mod logging;
 mod managed;
+mod migrate_req;
 mod migration_run;
 mod observe;
 mod recovery;
 mod run;
+mod session_wait;
+mod sessions;
 mod settings;
 mod status;
 mod watch;
 
 pub use config::{Config, ConfigError};
 pub use doctor::examine_machine;
+pub use migrate_req::MigrateReq;
 pub use run::{Options, run};

@@ -1,12 +1,14 @@
 //! Taking up what an earlier daemon left: its services, from the pins alone.
 
+use std::sync::Arc;
+
 use tracing::{error, info, warn};
 
-use super::{driver::Driver, managed::Managed};
+use super::{driver::Driver, failure::failed, managed::Managed};
 use crate::{
     api::wire::Failure,
     chain::chain,
-    domain::{self, Generation, Instance, ServiceName},
+    domain::{self, Decision, Generation, Instance, ServiceName},
     steering::SteeringError,
 };
 
@@ -22,9 +24,13 @@ impl Driver {
         for path in foreign {
             warn!(path = %path.display(), "not a service's directory, left alone");
         }
+        let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {
-                Ok(()) => info!(service = %name, "service taken up"),
+                Ok(decision) => {
+                    info!(service = %name, "service taken up");
+                    taken_up.push((name, decision));
+                }
                 Err(failure) => {
                     let reason = failure.reason().message.clone();
                     error!(
@@ -35,10 +41,18 @@ impl Driver {
                 }
             }
         }
+        // Afterwards, when it is known of all of them who holds `tcp_migrate_req`: what one lets go of,
+        // another may hold still.
+        for (name, decision) in taken_up {
+            if let Err(error) = self.apply(&name, decision) {
+                error!(service = %name, error = chain(&error), "cannot finish what was under way");
+            }
+        }
         Ok(())
     }
 
-    fn take_up(&mut self, name: &ServiceName) -> Result<(), Failure> {
+    /// Takes a service up as it is, and decides how to go on with it.
+    fn take_up(&mut self, name: &ServiceName) -> Result<Decision, Failure> {
         let (maps, state) = self.pins.open_service(name)?;
         let netns = self.netns_of(&state.definition)?;
         let instances: Vec<(Generation, Instance)> = state
@@ -47,16 +61,24 @@ impl Driver {
             .map(|(generation, instance)| (*generation, instance.clone()))
             .collect();
         let decision = domain::resume(&state);
+        self.switch.prepare(&netns);
+        let held = state
+            .migration
+            .as_ref()
+            .and_then(|it| it.options.migrate_req);
+        if let Some(was) = held {
+            self.switch
+                .note(&netns, name, was)
+                .map_err(|error| failed("migrate-req", &chain(&error), None))?;
+        }
         self.watch_log(&maps);
-        let mut managed = Managed::new(state, maps, netns, self.exits.clone());
+        let switch = Arc::clone(&self.switch);
+        let mut managed = Managed::new(state, maps, netns, self.exits.clone(), switch);
         for (generation, instance) in instances {
             // One that has ended meanwhile is noticed by this, as if it ended now.
             managed.watch(generation, &instance);
         }
         self.services.insert(name.clone(), managed);
-        if let Err(error) = self.apply(name, decision) {
-            error!(service = %name, error = chain(&error), "cannot finish what was under way");
-        }
-        Ok(())
+        Ok(decision)
     }
 }

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tracing::{info, warn};
 
@@ -21,6 +21,7 @@ use super::{
     beside::Beside,
     driver::Driver,
     logging::{self, LoggingError},
+    migrate_req::Switch,
 };
 use crate::{
     api::server::{BindError, Server, ServerError},
@@ -116,11 +117,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     })?;
     let (events, inbox) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
+    let (stopping, stopped) = watch::channel(false);
     let mut driver = Driver {
         pins: Pins::open(&options.bpffs)?,
         loader: Loader::from_environment(config.bpf_log.into())?,
         grace: GracePeriod::probe()?,
         home: Arc::new(Netns::current()?),
+        switch: Arc::new(Switch::new(config.migrate_req)),
         services: BTreeMap::new(),
         runs: BTreeMap::new(),
         run_count: 0,
@@ -128,7 +131,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         beside: Beside::new(),
         events,
         exits,
+        stopped,
     };
+    driver.switch.prepare(&driver.home);
     driver.recover()?;
     for definition in definitions {
         let name = definition.name.clone();
@@ -140,6 +145,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (calls, mailbox) = mpsc::channel(MAILBOX);
     let (until_ended, ended) = tokio::sync::oneshot::channel::<()>();
     let stop = stop_signal().map_err(RunError::Signals)?;
+    let stop = async {
+        stop.await;
+        stopping.send_replace(true);
+    };
     let serve = async {
         let result = server.run(calls, stop).await;
         drop(until_ended);

@@ -7,7 +7,12 @@ use std::{
 
 use tracing::warn;
 
-use super::{counters::outcomes, driver::Driver, managed::Managed};
+use super::{
+    counters::outcomes,
+    driver::Driver,
+    managed::Managed,
+    sessions::{held_by, open_sessions, ports},
+};
 use crate::{
     api::{
         Replier, Scope,
@@ -21,7 +26,7 @@ use crate::{
     steering::{GroupMaps, SteeringError},
     sys::{
         netns::Netns,
-        process::{ProcessError, descendants, session_inodes},
+        process::ProcessError,
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
     },
 };
@@ -60,11 +65,7 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
     let label = |generation| state.label(generation).to_string();
     Ok(Half {
         netns: Arc::clone(&managed.netns),
-        ports: definition
-            .addresses
-            .iter()
-            .map(|it| it.socket.port())
-            .collect(),
+        ports: ports(state),
         status: ServiceStatus {
             name: state.name().to_string(),
             owner: definition.owner.0,
@@ -174,12 +175,11 @@ fn complete(half: Half) -> ServiceStatus {
 
 fn read_sockets(ports: &BTreeSet<u16>) -> Result<(Vec<ListenerRow>, HashSet<u32>), SockDiagError> {
     let diag = SockDiag::open()?;
-    let (mut rows, mut sessions) = (Vec::new(), HashSet::new());
+    let mut rows = Vec::new();
     for port in ports {
         rows.extend(diag.listeners(Some(*port))?);
-        sessions.extend(diag.sessions(*port)?.inodes);
     }
-    Ok((rows, sessions))
+    Ok((rows, open_sessions(&diag, ports)?))
 }
 
 fn add_queues(status: &mut ServiceStatus, rows: &[ListenerRow]) {
@@ -194,15 +194,10 @@ fn add_queues(status: &mut ServiceStatus, rows: &[ListenerRow]) {
 }
 
 fn add_sessions(status: &mut ServiceStatus, sessions: &HashSet<u32>) -> Result<(), ProcessError> {
-    if sessions.is_empty() {
-        return Ok(());
-    }
+    let leaders: Vec<u32> = status.instances.iter().map(|it| it.pid).collect();
     let gone = InstanceState::Gone.as_str();
     for instance in status.instances.iter_mut().filter(|it| it.state != gone) {
-        let mut processes = descendants(instance.pid)?;
-        processes.push(instance.pid);
-        let held = session_inodes(&processes)?;
-        instance.sessions = held.intersection(sessions).count() as u64;
+        instance.sessions = held_by(instance.pid, &leaders, sessions)?;
     }
     Ok(())
 }

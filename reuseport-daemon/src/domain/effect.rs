@@ -78,6 +78,16 @@ pub enum Effect {
     RecordGeneration(Generation),
     /// Write the migration that is under way, or that there is none.
     RecordMigration(Option<Migration>),
+    /// Turn `tcp_migrate_req` on in the service's network namespace until it is released.
+    HoldMigrateReq {
+        /// What it was before any service there held it.
+        was: bool,
+    },
+    /// Put `tcp_migrate_req` back, unless another service there holds it still.
+    ReleaseMigrateReq {
+        /// What it was before any service there held it.
+        was: bool,
+    },
     /// Write the steering table that the program does not read.
     WriteTable {
         /// The group.
@@ -150,6 +160,12 @@ impl Effect {
             }
             Self::RecordGeneration(_) => Some(Self::RecordGeneration(before.newest)),
             Self::RecordMigration(_) => Some(Self::RecordMigration(before.migration.clone())),
+            // A migration that was on record before holds it still.
+            Self::HoldMigrateReq { was } => match &before.migration {
+                Some(migration) if migration.options.migrate_req.is_some() => None,
+                Some(_) | None => Some(Self::ReleaseMigrateReq { was: *was }),
+            },
+            Self::ReleaseMigrateReq { was } => Some(Self::HoldMigrateReq { was: *was }),
             Self::Flip { group, .. } => before.groups.get(*group).map(|it| Self::Flip {
                 group: *group,
                 copy: it.active,
@@ -168,6 +184,8 @@ impl Effect {
             Self::ForgetInstance(_) => "forget-instance",
             Self::RecordGeneration(_) => "record-generation",
             Self::RecordMigration(_) => "record-migration",
+            Self::HoldMigrateReq { .. } => "hold-migrate-req",
+            Self::ReleaseMigrateReq { .. } => "release-migrate-req",
             Self::WriteTable { .. } => "write-table",
             Self::Flip { .. } => "flip",
             Self::Attach { .. } => "attach",

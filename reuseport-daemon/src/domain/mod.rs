@@ -10,6 +10,7 @@ mod candidate;
 mod effect;
 mod migration;
 mod names;
+mod patience;
 mod refusal;
 mod register;
 mod service;
@@ -27,6 +28,7 @@ pub use migration::{
     origin, process_ended, resume, roll_back,
 };
 pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, SocketCookie, Uid};
+pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
 pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};

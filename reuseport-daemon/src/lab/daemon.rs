@@ -74,6 +74,7 @@ pub enum DaemonError {
 pub struct Home {
     directory: TempDir,
     program: PathBuf,
+    configured: bool,
 }
 
 /// A running daemon. It is killed when dropped.
@@ -98,7 +99,19 @@ impl Home {
                 .tempdir()
                 .map_err(DaemonError::Directory)?,
             program: program.to_owned(),
+            configured: false,
         })
+    }
+
+    /// The same, with a configuration for each of them.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Directory`]
+    pub fn configured(mut self, text: &str) -> Result<Self, DaemonError> {
+        std::fs::write(self.configuration(), text).map_err(DaemonError::Directory)?;
+        self.configured = true;
+        Ok(self)
     }
 
     /// Starts a daemon in a namespace and waits until it says that it is ready.
@@ -130,6 +143,9 @@ impl Home {
             .arg(self.bpffs())
             .env("NOTIFY_SOCKET", &notices)
             .env_remove("JOURNAL_STREAM");
+        if self.configured {
+            command.arg("--config").arg(self.configuration());
+        }
         change(&mut command);
         let notices = bind_anew(&notices).map_err(DaemonError::Directory)?;
         command.stderr(File::create(&log).map_err(DaemonError::Directory)?);
@@ -147,6 +163,10 @@ impl Home {
                 .build()
                 .map_err(DaemonError::Directory)?,
         })
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.path().join("reuseportd.toml")
     }
 
     /// Its control socket.

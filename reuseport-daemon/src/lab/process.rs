@@ -124,21 +124,33 @@ impl Process {
     pub fn wait_for(&mut self, line: &str, deadline: Duration) -> Result<(), ProcessError> {
         let end = Instant::now() + deadline;
         loop {
-            while let Some(length) = self.unread.iter().position(|byte| *byte == b'\n') {
-                let found = self.unread[..length] == *line.as_bytes();
-                self.unread.drain(..=length);
-                if found {
-                    return Ok(());
-                }
+            let left = end.saturating_duration_since(Instant::now());
+            if self.next_line(&format!("print {line:?}"), left)? == line {
+                return Ok(());
             }
-            let what = || format!("print {line:?}");
+        }
+    }
+
+    /// The next line of its standard output. `what` says what it should do, for the error.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Late`], [`ProcessError::Ended`].
+    pub fn next_line(&mut self, what: &str, deadline: Duration) -> Result<String, ProcessError> {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(length) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&self.unread[..length]).into_owned();
+                self.unread.drain(..=length);
+                return Ok(line);
+            }
             if !self.readable(end)? {
-                return Err(self.late(what(), deadline));
+                return Err(self.late(what.to_owned(), deadline));
             }
             if self.read_more()? == 0 {
                 return Err(ProcessError::Ended {
                     pid: self.pid(),
-                    what: what(),
+                    what: what.to_owned(),
                 });
             }
         }

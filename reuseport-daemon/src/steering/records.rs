@@ -189,7 +189,11 @@ pub(super) fn migration_record(migration: Option<&Migration>) -> MigrationRecord
         },
         retire,
         signal,
-        reserved: 0,
+        migrate_req: match migration.options.migrate_req {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 2,
+        },
         deadline_ms: migration.options.deadline_ms,
     }
 }
@@ -215,6 +219,12 @@ pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>
         3 => Retire::Signal(record.signal),
         value => return Err(number("retire mode", value)),
     };
+    let migrate_req = match record.migrate_req {
+        0 => None,
+        1 => Some(false),
+        2 => Some(true),
+        value => return Err(number("state of tcp_migrate_req", value)),
+    };
     Ok(Some(Migration {
         from: Vec::new(),
         to: Generation(record.to),
@@ -222,6 +232,7 @@ pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>
             drain,
             retire,
             deadline_ms: record.deadline_ms,
+            migrate_req,
         },
         phase,
         tally: None,
@@ -281,7 +292,11 @@ mod tests {
 
     #[test]
     fn a_migration_comes_back_at_the_start_of_its_phase() {
-        for retire in [Retire::Keep, Retire::Shutdown, Retire::Signal(3)] {
+        for (retire, migrate_req) in [
+            (Retire::Keep, None),
+            (Retire::Shutdown, Some(false)),
+            (Retire::Signal(3), Some(true)),
+        ] {
             let migration = Migration {
                 from: Vec::new(),
                 to: Generation(4),
@@ -289,6 +304,7 @@ mod tests {
                     drain: Drain::Owner,
                     retire,
                     deadline_ms: 17,
+                    migrate_req,
                 },
                 phase: Phase::Settling,
                 tally: None,

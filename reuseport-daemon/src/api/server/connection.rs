@@ -1,6 +1,6 @@
 //! One client's connection: reads calls one after the other, and writes what becomes of them.
 
-use std::{borrow::Cow, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{borrow::Cow, future, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::{
@@ -96,7 +96,7 @@ impl Connection {
                 let reply = Reply::from(Description { description });
                 return responder.send(&reply).await;
             }
-            Asked::Driver(request) => request,
+            Asked::Driver(request) => responder.wanted.without_idle_waits(request),
         };
         let (replier, progress, last) = Replier::new();
         let delivered = self.context.deliver(&self.caller, request, fds, replier);
@@ -284,6 +284,14 @@ impl Wanted {
             Self::Last
         }
     }
+
+    /// The request, without a wait that nobody would be told the end of.
+    fn without_idle_waits(self, mut request: Request) -> Request {
+        if let (Self::None, Request::Migrate(migrate)) = (self, &mut request) {
+            migrate.wait_sessions_ms = None;
+        }
+        request
+    }
 }
 
 /// Writes the replies to one call, those that it wants.
@@ -308,6 +316,8 @@ impl Responder<'_> {
         mut progress: mpsc::Receiver<wire::Reply>,
         mut last: oneshot::Receiver<Answer>,
     ) -> Result<Answer, Ended> {
+        let hang_up = self.hang_up();
+        tokio::pin!(hang_up);
         loop {
             tokio::select! {
                 // What happened before the end is told before the end.
@@ -317,6 +327,25 @@ impl Responder<'_> {
                     self.writer.send(&reply).await?;
                 },
                 answer = &mut last => return Ok(answer.unwrap_or_else(|_| Err(stopping()))),
+                () = &mut hang_up => {
+                    debug!("a client has gone before the end of its call");
+                    return Err(Ended);
+                }
+            }
+        }
+    }
+
+    /// Resolves when a client that wants to be told everything has gone. Others' calls do not take
+    /// long, and a client that wants no answer need not stay.
+    fn hang_up(&self) -> impl Future<Output = ()> + use<> {
+        let hang_up = (self.wanted == Wanted::All)
+            .then(|| self.writer.half.hang_up())
+            .and_then(Result::ok);
+        async {
+            match hang_up {
+                Some(hang_up) => hang_up.await,
+                // Without a descriptor for it, the next reply tells.
+                None => future::pending().await,
             }
         }
     }

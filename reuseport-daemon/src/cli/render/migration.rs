@@ -12,6 +12,9 @@ pub(in crate::cli) fn progress(progress: &Progress) -> String {
     if let Some(queued) = progress.queued {
         waits.push(format!("{queued} queued"));
     }
+    if let Some(sessions) = progress.sessions {
+        waits.push(count(sessions, "session"));
+    }
     let waits = if waits.is_empty() {
         String::new()
     } else {
@@ -23,7 +26,11 @@ pub(in crate::cli) fn progress(progress: &Progress) -> String {
 pub(in crate::cli) fn migration(result: &MigrationResult) -> String {
     let mut lines = vec![headline(result)];
     // Nothing was switched: there is nothing to count.
-    let idle = matches!(result.outcome.as_str(), "unchanged" | "dry_run");
+    let idle = match result.outcome.as_str() {
+        "unchanged" | "dry_run" => true,
+        "sessions_left" => result.from.is_empty(),
+        _ => false,
+    };
     if !idle {
         lines.push(format!(
             "  switched in {} µs, drained in {} ms",
@@ -35,6 +42,9 @@ pub(in crate::cli) fn migration(result: &MigrationResult) -> String {
             count(result.accepted_while_draining, "connection"),
         ));
         lines.extend(exceptions(result));
+    }
+    if result.sessions_left == Some(0) {
+        lines.push("  no session is left on the old instances".to_owned());
     }
     let warnings = result.warnings.iter();
     lines.extend(warnings.map(|it| format!("  {} {it}", paint(WARNING, "warning:"))));
@@ -58,12 +68,21 @@ fn headline(result: &MigrationResult) -> String {
             "{service} did not move: {}, {to} serves",
             paint(WARNING, "rolled back")
         ),
+        "sessions_left" => format!(
+            "{service} is served by {to}: {}",
+            paint(WARNING, sessions_left(result))
+        ),
         "timed_out" => format!(
             "{service} moved{from} to {to}: {}",
             paint(WARNING, "not drained in time")
         ),
         other => format!("{service}{from} to {to}: {other}"),
     }
+}
+
+fn sessions_left(result: &MigrationResult) -> String {
+    let left = result.sessions_left.unwrap_or_default();
+    format!("{} left on the old instances", count(left, "session"))
 }
 
 /// What is zero when all goes well.
@@ -109,6 +128,7 @@ mod tests {
             moved_by_kernel: 0,
             handed_off: 0,
             left_behind: 0,
+            sessions_left: None,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
             warnings: Vec::new(),
@@ -165,12 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_were_waited_for_are_told() {
+        let mut result = result("unchanged");
+        result.sessions_left = Some(0);
+        assert_eq!(
+            plain(&migration(&result)),
+            "game is served by v2 already\n  no session is left on the old instances\n"
+        );
+        result.outcome = "sessions_left".to_owned();
+        result.from.clear();
+        result.sessions_left = Some(1);
+        assert_eq!(
+            plain(&migration(&result)),
+            "game is served by v2: 1 session left on the old instances\n"
+        );
+    }
+
+    #[test]
     fn progress_names_what_is_left() {
         let mut step = Progress {
             phase: "draining".to_owned(),
             elapsed_ms: 15,
             handshakes: Some(1),
             queued: Some(4),
+            sessions: None,
         };
         assert_eq!(
             progress(&step),
@@ -179,5 +217,8 @@ mod tests {
         step.handshakes = None;
         step.queued = None;
         assert_eq!(progress(&step), "draining after 15 ms");
+        step.phase = "sessions".to_owned();
+        step.sessions = Some(57);
+        assert_eq!(progress(&step), "sessions after 15 ms, 57 sessions left");
     }
 }

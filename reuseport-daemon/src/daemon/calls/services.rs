@@ -68,8 +68,10 @@ impl Driver {
         info!(service = %definition.name, program = kind, "service added");
         self.watch_log(&maps);
         let exits = self.exits.clone();
-        self.services
-            .insert(definition.name, Managed::new(state, maps, netns, exits));
+        self.switch.prepare(&netns);
+        let switch = Arc::clone(&self.switch);
+        let managed = Managed::new(state, maps, netns, exits, switch);
+        self.services.insert(definition.name, managed);
         Ok(true)
     }
 

@@ -15,7 +15,7 @@ use self::{
     finding::{Finding, by_weight},
     service::Half,
 };
-use super::driver::Driver;
+use super::{MigrateReq, driver::Driver};
 use crate::{
     api::{
         Replier, Scope,
@@ -23,7 +23,7 @@ use crate::{
     },
     domain::Uid,
     steering::{Loader, LogLevel},
-    sys::netns::Netns,
+    sys::{migrate_req, netns::Netns},
 };
 
 impl Driver {
@@ -42,6 +42,7 @@ impl Driver {
             loader: self.loader.clone(),
             pins: self.pins.root().to_owned(),
             home: Arc::clone(&self.home),
+            migrate_req: self.switch.configured(),
             on_behalf_of: match scope {
                 Scope::All => None,
                 Scope::OwnedBy(uid) => Some(Uid(uid)),
@@ -71,6 +72,7 @@ struct Examination {
     pins: PathBuf,
     /// The daemon's network namespace.
     home: Arc<Netns>,
+    migrate_req: MigrateReq,
     on_behalf_of: Option<Uid>,
 }
 
@@ -80,6 +82,8 @@ impl Examination {
         for facts in self.namespaces(&halves) {
             findings.extend(namespace::judge(&facts));
         }
+        let supported = migrate_req::supported().unwrap_or_default();
+        findings.extend(namespace::judge_setting(self.migrate_req, supported));
         for half in halves {
             findings.extend(service::judge(&service::examine(half, self.on_behalf_of)));
         }

@@ -3,6 +3,7 @@
 use super::finding::Finding;
 use crate::{
     chain::chain,
+    daemon::MigrateReq,
     sys::{migrate_req, netns::Netns, sysctl},
 };
 
@@ -104,6 +105,21 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// A setting of the daemon's that this kernel gives no effect.
+pub(super) fn judge_setting(configured: MigrateReq, supported: bool) -> Option<Finding> {
+    let ignored = match configured {
+        MigrateReq::Leave => false,
+        MigrateReq::On | MigrateReq::DuringMigration => !supported,
+    };
+    ignored.then(|| {
+        Finding::warning(
+            "migrate-req",
+            "configured, and ignored: this kernel does not have the feature (Linux 5.14+)",
+        )
+        .hint("take it out of the daemon's configuration; services work without it")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Level, *};
@@ -143,6 +159,20 @@ mod tests {
         };
         assert_eq!(levels(on(true)), [Level::Note]);
         assert_eq!(levels(on(false)), [Level::Warning]);
+    }
+
+    #[test]
+    fn a_setting_without_effect_is_a_warning() {
+        for (configured, supported, ignored) in [
+            (MigrateReq::Leave, false, false),
+            (MigrateReq::On, true, false),
+            (MigrateReq::On, false, true),
+            (MigrateReq::DuringMigration, true, false),
+            (MigrateReq::DuringMigration, false, true),
+        ] {
+            let finding = judge_setting(configured, supported);
+            assert_eq!(finding.is_some(), ignored, "{configured:?}");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
         }
         End::TimedOut | End::Failed => {}
     }
+    // Before what it was is forgotten: killed in between, the next start puts it back again.
+    effects.extend(migration.options.release_migrate_req());
     effects.push(Effect::RecordMigration(None));
     decision.effects = effects;
     let how = match how {

@@ -33,7 +33,7 @@ mod tests;
 
 use std::time::Duration;
 
-use super::{Generation, Service};
+use super::{Effect, Generation, Service};
 
 pub use advance::advance;
 pub use end::roll_back;
@@ -50,6 +50,22 @@ pub struct Options {
     pub retire: Retire,
     /// When the wait for them ends, in milliseconds of `CLOCK_BOOTTIME`.
     pub deadline_ms: u64,
+    /// What `tcp_migrate_req` was before, where the migration holds it on until its end.
+    pub migrate_req: Option<bool>,
+}
+
+impl Options {
+    /// Turns `tcp_migrate_req` on, if the migration is to do so.
+    fn hold_migrate_req(self) -> Option<Effect> {
+        let was = self.migrate_req?;
+        Some(Effect::HoldMigrateReq { was })
+    }
+
+    /// Puts it back.
+    fn release_migrate_req(self) -> Option<Effect> {
+        let was = self.migrate_req?;
+        Some(Effect::ReleaseMigrateReq { was })
+    }
 }
 
 /// How the old accept queues are emptied.

@@ -47,6 +47,9 @@ fn go_on(service: &Service) -> Decision {
     migration.phase = Phase::Switched;
     migration.tally = None;
     let (from, to) = (migration.from.clone(), migration.to);
+    decision
+        .effects
+        .extend(migration.options.hold_migrate_req());
     if next.lives(to) {
         for generation in from {
             let draining = steer::set_state(next, generation, InstanceState::Draining);

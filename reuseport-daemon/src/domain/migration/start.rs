@@ -50,14 +50,20 @@ pub fn migrate(service: &Service, to: &Label, options: Options) -> Result<Start,
     };
     let mut effects = Vec::new();
     let mut switch = steer::steer(next, &[to]);
-    if !switch.is_empty() {
-        // Killed before the last of these, the next start finds Staged and goes back; after it,
-        // finds Switched and goes on. Without a table to flip there is nothing to go back from.
+    if switch.is_empty() {
+        // Without a table to flip there is nothing to go back from.
+        migration.phase = Phase::Switched;
         effects.push(Effect::RecordMigration(Some(migration.clone())));
+        effects.extend(options.hold_migrate_req());
+    } else {
+        // Killed before the last of these, the next start finds Staged and goes back; after it,
+        // finds Switched and goes on.
+        effects.push(Effect::RecordMigration(Some(migration.clone())));
+        effects.extend(options.hold_migrate_req());
         effects.append(&mut switch);
+        migration.phase = Phase::Switched;
+        effects.push(Effect::RecordMigration(Some(migration.clone())));
     }
-    migration.phase = Phase::Switched;
-    effects.push(Effect::RecordMigration(Some(migration.clone())));
     next.migration = Some(migration);
     for generation in from {
         effects.extend(steer::set_state(next, generation, InstanceState::Draining));

@@ -254,6 +254,7 @@ fn what_a_timed_out_migration_left_can_be_released() {
     let mut world = World::with_instances(2);
     let late = crate::domain::Options {
         deadline_ms: 0,
+        migrate_req: None,
         ..keep()
     };
     assert_eq!(world.migrate("v2", late), Ok(true));

@@ -19,6 +19,9 @@ pub(crate) struct Kernel {
     pub(crate) migration: Option<Migration>,
     /// Listeners that some process has open.
     pub(crate) open: BTreeSet<SocketCookie>,
+    /// `tcp_migrate_req`, now and before anything here changed it.
+    pub(crate) migrate_req: bool,
+    pub(crate) migrate_req_before: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ impl Kernel {
             instances: BTreeMap::new(),
             migration: None,
             open: BTreeSet::new(),
+            migrate_req: false,
+            migrate_req_before: false,
         }
     }
 
@@ -104,6 +109,11 @@ impl Kernel {
             Effect::RecordMigration(migration) => {
                 self.migration = migration.as_ref().map(as_recorded);
             }
+            Effect::HoldMigrateReq { .. } => {
+                assert!(self.migration.is_some(), "recorded before it is turned");
+                self.migrate_req = true;
+            }
+            Effect::ReleaseMigrateReq { was } => self.migrate_req = *was,
             Effect::WriteTable { group, copy, table } => {
                 let group = &mut self.groups[*group];
                 assert_ne!(group.active, *copy, "the active table is never written");
@@ -201,6 +211,10 @@ impl Kernel {
             self.perform(&effect);
         }
         self.assert_agrees(&expected.load());
+        // While a migration is on record either will do: whoever goes on with it turns the switch.
+        if expected.migration.is_none() {
+            assert_eq!(self.migrate_req, expected.migrate_req);
+        }
         for (left, right) in self.groups.iter().zip(&expected.groups) {
             assert_eq!(left.sockets, right.sockets);
         }

@@ -36,6 +36,7 @@ pub(crate) fn options(retire: Retire) -> Options {
         drain: Drain::Owner,
         retire,
         deadline_ms: DEADLINE,
+        migrate_req: None,
     }
 }
 
@@ -212,6 +213,16 @@ impl World {
         }
         self.kernel.assert_steers_only_at(|it| self.serves(it));
         self.assert_served();
+        let held = self
+            .service
+            .migration
+            .as_ref()
+            .map(|it| it.options.migrate_req);
+        let on = matches!(held, Some(Some(_))) || self.kernel.migrate_req_before;
+        assert_eq!(
+            self.kernel.migrate_req, on,
+            "on while it is held, else as it was"
+        );
     }
 
     /// Performs the first effects of a decision only.

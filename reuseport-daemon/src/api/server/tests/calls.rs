@@ -329,3 +329,23 @@ async fn a_large_status_arrives_whole() {
     assert_eq!(answer.expect("answer"), status);
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_caller_who_goes_away_is_noticed_at_once() {
+    let mut fixture = Fixture::start(Limits::default());
+    let mut client = Client::connect(&fixture.path()).await.expect("connect");
+    let migrate = wire::Migrate {
+        service: "game".to_owned(),
+        to: Some("v2".to_owned()),
+        wait_sessions_ms: Some(1),
+        ..wire::Migrate::default()
+    };
+    let replies = client.stream::<_, MigrationReply>("Migrate", &migrate);
+    let _ = replies.await.expect("call");
+    let envelope = fixture.call().await;
+    assert_eq!(envelope.request, Request::Migrate(migrate));
+    drop(client);
+    let gone = timeout(Duration::from_secs(10), envelope.replier.abandoned());
+    gone.await.expect("noticed without a word from the driver");
+    fixture.stop().await;
+}

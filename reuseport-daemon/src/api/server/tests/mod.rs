@@ -146,6 +146,7 @@ fn progress(phase: &str) -> MigrationReply {
             elapsed_ms: 1,
             handshakes: None,
             queued: None,
+            sessions: None,
         }),
         result: None,
     }
@@ -166,6 +167,7 @@ fn result() -> MigrationReply {
             moved_by_kernel: 0,
             handed_off: 0,
             left_behind: 0,
+            sessions_left: None,
             counters: NetCounters::default(),
             outcomes: Outcomes::default(),
             warnings: Vec::new(),

@@ -2,8 +2,6 @@
 
 mod wanted;
 
-use std::time::Instant;
-
 use tracing::{info, warn};
 
 use self::wanted::{Target, Wanted};
@@ -13,12 +11,14 @@ use crate::{
         Answer, Replier, Scope,
         wire::{Failure, Migrate, MigrationReply, MigrationResult, NetCounters, Outcomes, Reply},
     },
+    chain::chain,
     daemon::{
         counters::Counters,
         driver::Driver,
-        failure,
+        failure::{self, failed},
         inspect::{Inspection, Look, Sockets},
         migration_run::{Run, tell_phase},
+        session_wait::SessionWait,
         settings::{Compared, Comparison},
     },
     domain::{
@@ -175,7 +175,8 @@ impl Driver {
         if wanted.dry_run {
             let foreseen = self.foresee(name, &to);
             return replier.finish(foreseen.and_then(|(state, to)| {
-                rehearse(&state, &state.label(to), wanted.options, warnings)
+                let to = state.label(to);
+                Ok(ended(rehearse(&state, &to, wanted.options, warnings)?))
             }));
         }
         let begun = self
@@ -184,13 +185,17 @@ impl Driver {
         match begun {
             Err(failure) => replier.finish(Err(failure)),
             Ok((None, to)) => {
-                let answer = self
-                    .managed(name)
-                    .and_then(|it| rehearse(&it.state, &to, wanted.options, warnings));
-                replier.finish(answer);
+                let unchanged = self.managed(name).and_then(|it| {
+                    let result = rehearse(&it.state, &to, wanted.options, warnings)?;
+                    Ok((it, result))
+                });
+                match (unchanged, self.session_wait(&wanted)) {
+                    (Ok((managed, result)), Some(wait)) => wait.start(managed, result, replier),
+                    (unchanged, _) => replier.finish(unchanged.map(|(_, result)| ended(result))),
+                }
             }
             Ok((Some((decision, before)), _)) => {
-                self.switch(name, decision, before, wanted.started, warnings, replier);
+                self.switch(name, decision, before, &wanted, warnings, replier);
             }
         }
     }
@@ -214,6 +219,11 @@ impl Driver {
         options: Options,
     ) -> Result<Option<(Decision, Option<Counters>)>, Failure> {
         let managed = self.managed(name)?;
+        let before = self.switch.before(&managed.netns);
+        let options = Options {
+            migrate_req: before.map_err(|it| failed("migrate-req", &chain(&it), None))?,
+            ..options
+        };
         match domain::migrate(&managed.state, to, options)? {
             Start::Begin(decision) => Ok(Some((*decision, Counters::read(managed)))),
             Start::Unchanged => Ok(None),
@@ -225,11 +235,12 @@ impl Driver {
         name: &ServiceName,
         decision: Decision,
         before: Option<Counters>,
-        started: Instant,
+        wanted: &Wanted,
         warnings: Vec<String>,
         replier: Replier,
     ) {
-        tell_phase(&replier, "staged", started);
+        tell_phase(&replier, "staged", wanted.started);
+        let wait = self.session_wait(wanted);
         self.run_count += 1;
         let id = self.run_count;
         let Some(managed) = self.services.get_mut(name) else {
@@ -241,7 +252,7 @@ impl Driver {
         let label = |generation: &Generation| managed.state.label(*generation).to_string();
         let migration = decision.next.migration.iter();
         let from = migration.flat_map(|it| &it.from).map(label).collect();
-        let run = Run::begun(id, started, before, from, warnings, replier);
+        let run = Run::begun(id, wanted.started, before, from, warnings, replier, wait);
         match managed.perform(&decision, &Sockets::new()) {
             Ok(performed) => {
                 self.runs.insert(name.clone(), run);
@@ -250,6 +261,14 @@ impl Driver {
             }
             Err(error) => run.fail(failure::not_performed(&error, None)),
         }
+    }
+
+    fn session_wait(&self, wanted: &Wanted) -> Option<SessionWait> {
+        Some(SessionWait {
+            limit: wanted.wait_sessions?,
+            started: wanted.started,
+            stopped: self.stopped.clone(),
+        })
     }
 
     pub(super) fn roll_back(&mut self, name: &str) -> Answer {
@@ -275,32 +294,42 @@ impl Driver {
     }
 }
 
-/// The answer to a call that changes nothing: because the instance serves already, or because only
+/// The result of a call that changes nothing: because the instance serves already, or because only
 /// that was asked.
-fn rehearse(state: &Service, to: &Label, options: Options, warnings: Vec<String>) -> Answer {
+fn rehearse(
+    state: &Service,
+    to: &Label,
+    options: Options,
+    warnings: Vec<String>,
+) -> Result<MigrationResult, Failure> {
     let outcome = match domain::migrate(state, to, options)? {
         Start::Unchanged => "unchanged",
         Start::Begin(_) => "dry_run",
     };
     let label = |generation| state.label(generation).to_string();
     let from = state.in_state(InstanceState::Serving).map(label);
-    Ok(Reply::Migration(Box::new(MigrationReply {
+    Ok(MigrationResult {
+        service: state.name().to_string(),
+        from: from.filter(|it| it != to.as_str()).collect(),
+        to: to.to_string(),
+        outcome: outcome.to_owned(),
+        switch_us: 0,
+        drain_ms: 0,
+        handshakes_waited: 0,
+        accepted_while_draining: 0,
+        moved_by_kernel: 0,
+        handed_off: 0,
+        left_behind: 0,
+        sessions_left: None,
+        counters: NetCounters::default(),
+        outcomes: Outcomes::default(),
+        warnings,
+    })
+}
+
+fn ended(result: MigrationResult) -> Reply {
+    Reply::Migration(Box::new(MigrationReply {
         progress: None,
-        result: Some(MigrationResult {
-            service: state.name().to_string(),
-            from: from.filter(|it| it != to.as_str()).collect(),
-            to: to.to_string(),
-            outcome: outcome.to_owned(),
-            switch_us: 0,
-            drain_ms: 0,
-            handshakes_waited: 0,
-            accepted_while_draining: 0,
-            moved_by_kernel: 0,
-            handed_off: 0,
-            left_behind: 0,
-            counters: NetCounters::default(),
-            outcomes: Outcomes::default(),
-            warnings,
-        }),
-    })))
+        result: Some(result),
+    }))
 }

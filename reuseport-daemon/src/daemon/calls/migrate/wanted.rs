@@ -1,6 +1,9 @@
 //! What a `Migrate` call wants, where its parameters make sense.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::super::{instances::label, parse};
 use crate::{
@@ -16,6 +19,9 @@ const DRAIN_TIMEOUT_MS: u64 = 30_000;
 /// The longest that it can be told to wait: a day.
 const LONGEST_DRAIN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
+/// The longest that the wait for old sessions can be told to take: a year.
+const LONGEST_SESSION_WAIT_MS: u64 = 365 * 24 * 3600 * 1000;
+
 /// How a migration is to be made.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -23,6 +29,8 @@ pub(super) struct Wanted {
     pub(super) dry_run: bool,
     /// Settings that may differ.
     pub(super) allowed: BTreeSet<Setting>,
+    /// How long to wait for the old sessions afterwards, if at all.
+    pub(super) wait_sessions: Option<Duration>,
     /// When it was asked for.
     pub(super) started: Instant,
 }
@@ -41,6 +49,9 @@ pub(super) fn read(parameters: &Migrate) -> Result<(Target, Wanted), Failure> {
         options: options(parameters)?,
         dry_run: parameters.dry_run,
         allowed: allowed(parameters)?,
+        wait_sessions: parameters
+            .wait_sessions_ms
+            .map(|limit| Duration::from_millis(limit.min(LONGEST_SESSION_WAIT_MS))),
         started: Instant::now(),
     };
     Ok((target, wanted))
@@ -71,6 +82,7 @@ fn options(parameters: &Migrate) -> Result<Options, Failure> {
             },
         },
         deadline_ms: clock::boottime_ms().saturating_add(timeout.min(LONGEST_DRAIN_TIMEOUT_MS)),
+        migrate_req: None,
     })
 }
 

@@ -118,6 +118,7 @@ pub(super) fn migration(to: u32) -> Migration {
             drain: Drain::Owner,
             retire: Retire::Keep,
             deadline_ms: 0,
+            migrate_req: None,
         },
         phase: Phase::Staged,
         tally: None,

@@ -2,6 +2,7 @@
 
 mod advance;
 mod end;
+mod migrate_req;
 mod process;
 mod random;
 mod resume;

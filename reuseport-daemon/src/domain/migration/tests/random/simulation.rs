@@ -148,6 +148,7 @@ impl Simulation {
             drain: Drain::Owner,
             retire,
             deadline_ms: self.world.now + patience,
+            migrate_req: Some(self.world.kernel.migrate_req_before),
         };
         let service = &self.world.service;
         let under_way = service.migration.is_some();
