@@ -15,6 +15,7 @@ pub mod listen_options;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;
+pub mod passed;
 pub mod process;
 pub mod readiness;
 pub mod signal;

@@ -1,6 +1,6 @@
 //! A service moves, and moves back.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tracing::info;
 
@@ -21,7 +21,7 @@ use crate::{
         self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Retire, Service,
         ServiceName, SocketCookie, Start,
     },
-    sys::{clock, signal::Signal},
+    sys::{clock, passed::Closer, signal::Signal},
 };
 
 /// How long a migration waits for the old queues unless it is told otherwise.
@@ -44,7 +44,13 @@ enum Target {
 }
 
 impl Driver {
-    pub(super) fn migrate(&mut self, scope: Scope, parameters: &Migrate, replier: Replier) {
+    pub(super) fn migrate(
+        &mut self,
+        scope: Scope,
+        parameters: &Migrate,
+        closer: Arc<Closer>,
+        replier: Replier,
+    ) {
         let started = Instant::now();
         let prepared = target(parameters).and_then(|target| {
             let name = self.service(scope, &parameters.service)?.name().clone();
@@ -79,6 +85,7 @@ impl Driver {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
+                    closer,
                 };
                 self.look(&name, look, move |driver, name, found| {
                     let to = found.and_then(|found| {
