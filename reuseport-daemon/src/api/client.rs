@@ -6,6 +6,7 @@ use std::{
     marker::PhantomData,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,6 +16,7 @@ use zlink::{Call, Connection};
 
 use super::{
     error_reply::ErrorReply,
+    line::Line,
     socket::{ControlSocket, MessageLimits},
     wire::Failure,
 };
@@ -131,8 +133,9 @@ impl Client {
                 _ => ClientError::Connect { path, source },
             }
         })?;
+        let line = Line::new(stream, Arc::default());
         Ok(Self {
-            connection: Connection::new(ControlSocket::new(stream, REPLY_LIMITS)),
+            connection: Connection::new(ControlSocket::new(line, REPLY_LIMITS)),
         })
     }
 
@@ -203,7 +206,10 @@ impl Client {
     where
         R: DeserializeOwned + Debug,
     {
-        let (reply, _) = self.connection.receive_reply::<R, ErrorReply>().await?;
+        let received = self.connection.receive_reply::<R, ErrorReply>().await;
+        // A reply has none.
+        drop(self.connection.read().read_half().descriptors());
+        let (reply, _) = received?;
         let reply = reply.map_err(|error| ClientError::Failure(error.into()))?;
         let continues = reply.continues().unwrap_or(false);
         let parameters = reply.into_parameters().ok_or(ClientError::NoResult)?;

@@ -1,6 +1,6 @@
 //! The hand-over of a call from a connection's task to the driver.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -8,7 +8,10 @@ use super::{
     permission::Scope,
     wire::{Failure, Reply, Request},
 };
-use crate::domain::ProcessId;
+use crate::{
+    domain::ProcessId,
+    sys::passed::{Closer, Passed},
+};
 
 /// How a call ends.
 pub type Answer = Result<Reply, Failure>;
@@ -38,7 +41,9 @@ pub struct Envelope {
     /// What is asked.
     pub request: Request,
     /// The descriptors that came with the call, close-on-exec; none unless it is a `Register`.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Passed>,
+    /// What closes them, and whatever else is duplicated to answer the call, before it is answered.
+    pub closer: Arc<Closer>,
     /// Where the answer goes.
     pub replier: Replier,
 }

@@ -7,6 +7,7 @@ mod error_reply;
 pub mod exit_code;
 #[cfg(test)]
 mod idl_tests;
+mod line;
 mod mailbox;
 pub mod permission;
 pub mod server;

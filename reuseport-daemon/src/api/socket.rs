@@ -2,18 +2,16 @@
 //! those that were lost, and bounds what a peer can make this process hold.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use thiserror::Error;
 use tokio::{
     io::Interest,
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
     time::{Instant, timeout_at},
 };
 use zlink::connection::{
@@ -21,7 +19,11 @@ use zlink::connection::{
     socket::{ReadHalf, ReadResult, Socket, WriteHalf},
 };
 
-use crate::sys::{readiness, unix_socket};
+use super::line::Line;
+use crate::sys::{
+    passed::{Closer, Passed},
+    readiness, unix_socket,
+};
 
 /// The most descriptors that one call may bring. It is half of what the kernel lets through at
 /// once, so that one call too many is still told apart from one that was cut short, and it is far
@@ -81,15 +83,20 @@ impl From<SocketFault> for zlink::Error {
 /// A connected Unix stream socket.
 #[derive(Debug)]
 pub(super) struct ControlSocket {
-    stream: UnixStream,
+    line: Line,
     limits: MessageLimits,
 }
 
 impl ControlSocket {
     /// Wraps a connection whose other end may send what `limits` allow.
     #[must_use]
-    pub(super) fn new(stream: UnixStream, limits: MessageLimits) -> Self {
-        Self { stream, limits }
+    pub(super) fn new(line: Line, limits: MessageLimits) -> Self {
+        Self { line, limits }
+    }
+
+    /// What closes the descriptors that come.
+    pub(super) fn closer(&self) -> &Arc<Closer> {
+        self.line.closer()
     }
 }
 
@@ -100,22 +107,66 @@ impl Socket for ControlSocket {
     const CAN_TRANSFER_FDS: bool = true;
 
     fn split(self) -> (ControlReader, ControlWriter) {
-        let (read, write) = self.stream.into_split();
+        let line = Arc::new(self.line);
         let reader = ControlReader {
-            stream: read,
+            line: Arc::clone(&line),
             limits: self.limits,
             message: Begun::default(),
+            arrived: Mutex::default(),
         };
-        (reader, ControlWriter(write))
+        (reader, ControlWriter(line))
     }
 }
 
 /// The receiving half.
 #[derive(Debug)]
 pub(super) struct ControlReader {
-    stream: OwnedReadHalf,
+    line: Arc<Line>,
     limits: MessageLimits,
     message: Begun,
+    arrived: Mutex<Arrived>,
+}
+
+/// The descriptors that have arrived. zlink does not get them, since it would close them where it
+/// stands.
+#[derive(Debug, Default)]
+struct Arrived {
+    /// Each with the number of its message.
+    descriptors: VecDeque<(u64, Passed)>,
+    /// How many messages have arrived whole.
+    ended: u64,
+    /// How many of them have been asked for their descriptors.
+    taken: u64,
+}
+
+impl Arrived {
+    /// Keeps what came with one read, for the message of its last byte.
+    fn keep(&mut self, bytes: &[u8], descriptors: Vec<Passed>) {
+        let Some((last, before)) = bytes.split_last() else {
+            return;
+        };
+        self.ended += before.iter().map(|byte| u64::from(*byte == 0)).sum::<u64>();
+        let numbered = descriptors.into_iter().map(|it| (self.ended, it));
+        self.descriptors.extend(numbered);
+        self.ended += u64::from(*last == 0);
+    }
+
+    /// Those of the first message that has not been asked for them.
+    fn take(&mut self) -> Vec<Passed> {
+        let number = self.taken;
+        self.taken += 1;
+        let count = self.descriptors.partition_point(|it| it.0 <= number);
+        self.descriptors.drain(..count).map(|it| it.1).collect()
+    }
+}
+
+impl ControlReader {
+    /// The descriptors of the message that was received last. To be asked once for each, be it
+    /// understood or not.
+    pub(super) fn descriptors(&self) -> Vec<Passed> {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        arrived.take()
+    }
 }
 
 /// What has arrived of the message that has not ended yet.
@@ -176,7 +227,7 @@ impl Begun {
 
 impl ReadHalf for ControlReader {
     async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
-        let stream: &UnixStream = self.stream.as_ref();
+        let stream = self.line.stream()?;
         let deadline = self
             .message
             .since
@@ -189,18 +240,25 @@ impl ReadHalf for ControlReader {
                 .map_err(|_| SocketFault::Stalled)?,
             None => receive.await,
         }?;
+        let passed = received.fds.into_iter();
+        let passed: Vec<_> = passed
+            .map(|it| Passed::new(it, self.line.closer()))
+            .collect();
         if received.truncated {
             return Err(SocketFault::DescriptorsLost.into());
         }
-        self.message
-            .take(&buffer[..received.bytes], received.fds.len(), &self.limits)?;
-        Ok(ReadResult::new(received.bytes).set_fds(received.fds))
+        let bytes = &buffer[..received.bytes];
+        self.message.take(bytes, passed.len(), &self.limits)?;
+        let arrived = self.arrived.get_mut();
+        let arrived = arrived.unwrap_or_else(PoisonError::into_inner);
+        arrived.keep(bytes, passed);
+        Ok(ReadResult::new(received.bytes))
     }
 }
 
-/// The sending half. Dropping it ends the stream for the other side.
+/// The sending half.
 #[derive(Debug)]
-pub(super) struct ControlWriter(OwnedWriteHalf);
+pub(super) struct ControlWriter(Arc<Line>);
 
 impl ControlWriter {
     /// Resolves when the other end has closed the connection.
@@ -209,8 +267,7 @@ impl ControlWriter {
     ///
     /// Where there is no room for one more descriptor to watch.
     pub(super) fn hang_up(&self) -> io::Result<impl Future<Output = ()> + use<>> {
-        let stream: &UnixStream = self.0.as_ref();
-        readiness::hang_up(stream.as_fd().try_clone_to_owned()?)
+        readiness::hang_up(self.0.stream()?.as_fd().try_clone_to_owned()?)
     }
 }
 
@@ -223,7 +280,7 @@ impl WriteHalf for ControlWriter {
     ) -> zlink::Result<()> {
         // The peer asks the kernel (SO_PEERCRED); nothing here has credentials to pass.
         debug_assert!(credentials.is_none());
-        let stream: &UnixStream = self.0.as_ref();
+        let stream = self.0.stream()?;
         let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -4,10 +4,8 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -19,6 +17,7 @@ use crate::{
     },
     sys::{
         netns::{Netns, NetnsError},
+        passed::{Closer, Passed},
         process::{Process, ProcessError},
         signal::SignalError,
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
@@ -27,7 +26,7 @@ use crate::{
 };
 
 /// Duplicates of a server's listeners, for as long as one operation needs them.
-pub(super) type Sockets = HashMap<SocketCookie, OwnedFd>;
+pub(super) type Sockets = HashMap<SocketCookie, Passed>;
 
 /// A process with listeners that are fit for the service, and duplicates of them.
 #[derive(Debug)]
@@ -83,13 +82,15 @@ pub(super) enum Look {
         pid: u32,
         /// The unprivileged caller, who may only name a process of its own.
         on_behalf_of: Option<u32>,
+        /// What closes the duplicates.
+        closer: Arc<Closer>,
     },
     /// These are the listeners.
     Passed {
         /// The process that passed them.
         process: ProcessId,
         /// The descriptors.
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Passed>,
     },
 }
 
@@ -101,7 +102,11 @@ impl Look {
         netns: &Netns,
     ) -> Result<Inspection, InspectError> {
         match self {
-            Self::Pid { pid, on_behalf_of } => by_pid(definition, netns, pid, on_behalf_of),
+            Self::Pid {
+                pid,
+                on_behalf_of,
+                closer,
+            } => by_pid(definition, netns, pid, on_behalf_of, &closer),
             Self::Passed {
                 process,
                 descriptors,
@@ -117,6 +122,7 @@ fn by_pid(
     netns: &Netns,
     pid: u32,
     on_behalf_of: Option<u32>,
+    closer: &Arc<Closer>,
 ) -> Result<Inspection, InspectError> {
     let process = Process::open(pid)?;
     if let Some(uid) = on_behalf_of
@@ -136,7 +142,7 @@ fn by_pid(
             continue;
         }
         // Closed meanwhile, or its number given to something else: then it is no listener any more.
-        let Some((socket, facts)) = duplicate(&process, *fd, row.cookie)? else {
+        let Some((socket, facts)) = duplicate(&process, *fd, row.cookie, closer)? else {
             continue;
         };
         found.push(as_found(&row.address, &facts));
@@ -156,7 +162,7 @@ fn by_descriptors(
     definition: &Definition,
     netns: &Netns,
     process: ProcessId,
-    passed: Vec<OwnedFd>,
+    passed: Vec<Passed>,
 ) -> Result<Inspection, InspectError> {
     let process = Process::reopen(process)?;
     let here: HashSet<SocketCookie> = listeners(netns)?.iter().map(|it| it.cookie).collect();
@@ -193,11 +199,12 @@ pub(super) fn duplicates(
         .map(|row| (row.inode, row.cookie))
         .collect();
     let mut sockets = Sockets::new();
+    let closer = Arc::default();
     for (fd, inode) in process.open_sockets()? {
         let Some(cookie) = wanted.get(&inode) else {
             continue;
         };
-        if let Some((socket, _)) = duplicate(process, fd, *cookie)? {
+        if let Some((socket, _)) = duplicate(process, fd, *cookie, &closer)? {
             sockets.insert(*cookie, socket);
             wanted.remove(&inode);
         }
@@ -213,9 +220,10 @@ pub(super) fn held<'a>(
 ) -> Result<Sockets, InspectError> {
     let open = by_inode(process)?;
     let mut sockets = Sockets::new();
+    let closer = Arc::default();
     for row in listeners {
         if let Some(fd) = open.get(&row.inode)
-            && let Some((socket, _)) = duplicate(process, *fd, row.cookie)?
+            && let Some((socket, _)) = duplicate(process, *fd, row.cookie, &closer)?
         {
             sockets.insert(row.cookie, socket);
         }
@@ -238,8 +246,9 @@ fn duplicate(
     process: &Process,
     fd: i32,
     cookie: SocketCookie,
-) -> Result<Option<(OwnedFd, TcpFacts)>, InspectError> {
-    let Some(socket) = descriptor(process, fd)? else {
+    closer: &Arc<Closer>,
+) -> Result<Option<(Passed, TcpFacts)>, InspectError> {
+    let Some(socket) = descriptor(process, fd, closer)? else {
         return Ok(None);
     };
     match socket::facts(socket.as_fd())? {
@@ -249,9 +258,13 @@ fn duplicate(
 }
 
 /// A duplicate of a descriptor, or none where it has been closed meanwhile.
-fn descriptor(process: &Process, fd: i32) -> Result<Option<OwnedFd>, ProcessError> {
+fn descriptor(
+    process: &Process,
+    fd: i32,
+    closer: &Arc<Closer>,
+) -> Result<Option<Passed>, ProcessError> {
     match process.descriptor(fd) {
-        Ok(socket) => Ok(Some(socket)),
+        Ok(socket) => Ok(Some(Passed::new(socket, closer))),
         Err(ProcessError::NoDescriptor { .. }) => Ok(None),
         Err(error) => Err(error),
     }

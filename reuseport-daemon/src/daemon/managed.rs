@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use crate::{
         Decision, Effect, Generation, Instance, InstanceState, Service, ServiceName, SocketCookie,
     },
     steering::{GroupMaps, ServiceMaps, SteeringError},
-    sys::netns::Netns,
+    sys::{netns::Netns, passed::Passed},
 };
 
 /// A service, its maps, and what is being waited for on its behalf.
@@ -212,7 +212,7 @@ impl Managed {
     }
 }
 
-fn duplicate(sockets: &Sockets, cookie: SocketCookie) -> Result<&OwnedFd, PerformError> {
+fn duplicate(sockets: &Sockets, cookie: SocketCookie) -> Result<&Passed, PerformError> {
     sockets
         .get(&cookie)
         .ok_or(PerformError::NoDuplicate(cookie))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, fstat},
+    fs::fstat,
     io::Errno,
     net::{
         AddressFamily, Protocol, Shutdown, SocketType, getsockname, ipproto, shutdown as shut_down,
@@ -65,13 +65,10 @@ pub struct TcpFacts {
 ///
 /// When a fact of a TCP socket cannot be read, which none that is one refuses.
 pub fn facts(fd: BorrowedFd<'_>) -> Result<SocketFacts, SocketError> {
-    let stat = fstat(fd).map_err(failed("fstat"))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Ok(SocketFacts::NotASocket);
-    }
     let family = match sockopt::socket_domain(fd) {
         Ok(family) => family,
-        // The name of a unix socket in a file system, opened with O_PATH.
+        // Known without `fstat`, which a file system in user space need not answer. BADF is for
+        // the name of a unix socket in a file system, opened with O_PATH.
         Err(Errno::NOTSOCK | Errno::BADF) => return Ok(SocketFacts::NotASocket),
         Err(error) => return Err(failed("getsockopt(SO_DOMAIN)")(error)),
     };
@@ -80,6 +77,7 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<SocketFacts, SocketError> {
     if let Some(other) = other_than_tcp(family, kind, protocol) {
         return Ok(SocketFacts::Other(other));
     }
+    let stat = fstat(fd).map_err(failed("fstat"))?;
     Ok(SocketFacts::Tcp(TcpFacts {
         address: local_address(fd)?,
         listening: sockopt::socket_acceptconn(fd).map_err(failed("getsockopt(SO_ACCEPTCONN)"))?,

@@ -1,6 +1,6 @@
 //! One client's connection: reads calls one after the other, and writes what becomes of them.
 
-use std::{borrow::Cow, future, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{borrow::Cow, future, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::{
@@ -24,6 +24,7 @@ use crate::{
         wire::{self, Failure, Request},
     },
     domain::Refusal,
+    sys::passed::{Closer, Passed},
 };
 
 /// What every connection shares.
@@ -41,6 +42,7 @@ pub(super) struct Context {
 pub(super) struct Connection {
     read: ReadConnection<ControlReader>,
     writer: Writer,
+    closer: Arc<Closer>,
     caller: Caller,
     context: Arc<Context>,
 }
@@ -51,6 +53,7 @@ struct Ended;
 
 impl Connection {
     pub(super) fn new(socket: ControlSocket, caller: Caller, context: Arc<Context>) -> Self {
+        let closer = Arc::clone(socket.closer());
         let (read, write) = zlink::Connection::new(socket).split();
         Self {
             read,
@@ -58,21 +61,33 @@ impl Connection {
                 half: write.into_write_half(),
                 patience: context.patience,
             },
+            closer,
             caller,
             context,
         }
     }
 
-    /// Answers calls until the client goes away or the server ends.
+    /// Answers calls until the client goes away or the server ends. A client that has gone keeps
+    /// its place until the descriptors that it left have been closed.
     pub(super) async fn serve(mut self) {
+        self.answer_all().await;
+        let (closer, context) = (Arc::clone(&self.closer), Arc::clone(&self.context));
+        drop(self);
+        context.settled(&closer).await;
+    }
+
+    async fn answer_all(&mut self) {
         let mut stopped = self.context.stopped.clone();
         loop {
+            // A client cannot have more closed before what it passed last is closed.
+            self.context.settled(&self.closer).await;
             let received = tokio::select! {
                 received = self.read.receive_call::<RawCall>() => received,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
+            let passed = self.read.read_half().descriptors();
             let done = match received {
-                Ok((call, fds)) => self.answer(call, fds).await,
+                Ok((call, _)) => self.answer(call, passed).await,
                 Err(error) => self.explain(error).await,
             };
             if done.is_err() {
@@ -81,7 +96,7 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, call: Call<RawCall>, fds: Vec<OwnedFd>) -> Result<(), Ended> {
+    async fn answer(&mut self, call: Call<RawCall>, passed: Vec<Passed>) -> Result<(), Ended> {
         let mut responder = Responder {
             writer: &mut self.writer,
             wanted: Wanted::by(&call),
@@ -99,11 +114,14 @@ impl Connection {
             Asked::Driver(request) => responder.wanted.without_idle_waits(request),
         };
         let (replier, progress, last) = Replier::new();
-        let delivered = self.context.deliver(&self.caller, request, fds, replier);
+        let (context, closer) = (&self.context, &self.closer);
+        let delivered = context.deliver(&self.caller, request, passed, closer, replier);
         let answer = match delivered.await {
             Ok(()) => responder.relay(progress, last).await?,
             Err(failure) => Err(failure),
         };
+        // Whoever has its answer may rely on it that the daemon has no duplicate any more.
+        context.settled(closer).await;
         match answer {
             Ok(reply) => responder.send(&Reply::from(reply)).await,
             Err(failure) => responder.send(&ErrorReply::from(failure)).await,
@@ -133,14 +151,15 @@ impl Context {
         &self,
         caller: &Caller,
         request: Request,
-        fds: Vec<OwnedFd>,
+        passed: Vec<Passed>,
+        closer: &Arc<Closer>,
         replier: Replier,
     ) -> Result<(), Failure> {
         let scope = permission::scope(caller, &request, self.admin_group)
             .ok_or_else(|| not_permitted(caller.uid))?;
         // Only a registration has a use for descriptors; others' are closed here.
         let fds = match request {
-            Request::Register(_) => fds,
+            Request::Register(_) => passed,
             Request::AddService(_)
             | Request::RemoveService(_)
             | Request::Migrate(_)
@@ -155,9 +174,19 @@ impl Context {
             scope,
             request,
             fds,
+            closer: Arc::clone(closer),
             replier,
         };
         self.mailbox.send(envelope).await.map_err(|_| stopping())
+    }
+
+    /// Waits until `closer` has closed everything, or the server is about to end.
+    async fn settled(&self, closer: &Arc<Closer>) {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            () = closer.settled() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
     }
 }
 

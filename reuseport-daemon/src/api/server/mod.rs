@@ -38,12 +38,17 @@ use self::{
 use super::{
     Caller, Envelope,
     error_reply::{ErrorReply, reason},
+    line::Line,
     permission::ADMIN_GROUP,
     socket::{ControlSocket, MessageLimits},
 };
 use crate::{
     domain::ProcessId,
-    sys::{process::Process, unix_socket},
+    sys::{
+        passed::{Closer, Passed},
+        process::Process,
+        unix_socket,
+    },
 };
 
 /// What clients can make the server hold.
@@ -162,14 +167,18 @@ impl Server {
                 stopped,
             }),
             limits: self.limits,
+            strangers: Arc::default(),
             tasks: JoinSet::new(),
         };
         let result = tokio::select! {
             () = shutdown => Ok(()),
             error = acceptor.accept_forever(&listener) => Err(ServerError::Accept(error)),
         };
-        drop(listener);
         let _ = stop.send(true);
+        // Those who were not accepted may have sent descriptors already.
+        if let Ok(listener) = listener.into_std() {
+            drop(Passed::new(listener.into(), &acceptor.strangers));
+        }
         acceptor.finish().await;
         result
     }
@@ -179,6 +188,8 @@ struct Acceptor {
     admission: Admission,
     context: Arc<Context>,
     limits: Limits,
+    /// Closes what those sent who have no place of their own.
+    strangers: Arc<Closer>,
     tasks: JoinSet<()>,
 }
 
@@ -214,6 +225,7 @@ impl Acceptor {
             Ok(caller) => caller,
             Err(error) => {
                 debug!(%error, "a client's credentials cannot be read");
+                drop(Line::new(stream, Arc::clone(&self.strangers)));
                 return;
             }
         };
@@ -223,14 +235,17 @@ impl Acceptor {
                     bytes: self.limits.call_bytes,
                     stall: Some(self.limits.patience),
                 };
-                let socket = ControlSocket::new(stream, limits);
+                let socket = ControlSocket::new(Line::new(stream, Arc::default()), limits);
                 let connection = Connection::new(socket, caller, Arc::clone(&self.context));
                 self.tasks.spawn(async move {
                     connection.serve().await;
                     drop(ticket);
                 });
             }
-            Err(refused) => refuse(&stream, refused),
+            Err(refused) => {
+                refuse(&stream, refused);
+                drop(Line::new(stream, Arc::clone(&self.strangers)));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Instances register and are released.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tracing::info;
 
@@ -16,6 +16,7 @@ use crate::{
         inspect::{Inspection, Look},
     },
     domain::{self, Decision, Generation, Label, Refusal, ServiceName},
+    sys::passed::{Closer, Passed},
 };
 
 impl Driver {
@@ -24,11 +25,12 @@ impl Driver {
         caller: &Caller,
         scope: Scope,
         parameters: &Register,
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Passed>,
+        closer: Arc<Closer>,
         replier: Replier,
     ) {
         let label = label(parameters.label.as_deref());
-        let look = look(caller, scope, parameters.pid, descriptors);
+        let look = look(caller, scope, parameters.pid, descriptors, closer);
         let prepared = label.and_then(|label| {
             let name = self.service(scope, &parameters.service)?.name().clone();
             Ok((name, label, look?))
@@ -132,7 +134,8 @@ fn look(
     caller: &Caller,
     scope: Scope,
     pid: Option<u32>,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Passed>,
+    closer: Arc<Closer>,
 ) -> Result<Look, Failure> {
     match (pid, descriptors.is_empty()) {
         (Some(pid), true) => Ok(Look::Pid {
@@ -141,6 +144,7 @@ fn look(
                 Scope::All => None,
                 Scope::OwnedBy(uid) => Some(uid),
             },
+            closer,
         }),
         (None, false) => Ok(Look::Passed {
             process: caller.process.ok_or(Refusal::CallerGone)?,

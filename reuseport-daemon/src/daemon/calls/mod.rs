@@ -26,6 +26,7 @@ impl Driver {
             scope,
             request,
             fds,
+            closer,
             replier,
         } = envelope;
         let answer = match request {
@@ -34,9 +35,11 @@ impl Driver {
             Request::Release(parameters) => self.release(&parameters),
             Request::Rollback(parameters) => self.roll_back(&parameters.service),
             Request::Register(parameters) => {
-                return self.register(&caller, scope, &parameters, fds, replier);
+                return self.register(&caller, scope, &parameters, fds, closer, replier);
             }
-            Request::Migrate(parameters) => return self.migrate(scope, &parameters, replier),
+            Request::Migrate(parameters) => {
+                return self.migrate(scope, &parameters, closer, replier);
+            }
             Request::Status(filter) => {
                 return self.report_status(scope, filter.service.as_deref(), replier);
             }

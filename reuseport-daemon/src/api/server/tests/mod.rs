@@ -2,6 +2,7 @@
 
 mod calls;
 mod limits;
+mod linger;
 
 use std::{
     fs::File,

@@ -2,6 +2,8 @@
 
 mod wanted;
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use self::wanted::{Target, Wanted};
@@ -25,6 +27,7 @@ use crate::{
         self, Decision, Generation, InstanceState, Label, Options, Refusal, Service, ServiceName,
         Start,
     },
+    sys::passed::Closer,
 };
 
 /// A `Migrate` call on its way. Nothing has changed yet.
@@ -46,7 +49,13 @@ enum Destination {
 }
 
 impl Driver {
-    pub(super) fn migrate(&mut self, scope: Scope, parameters: &Migrate, replier: Replier) {
+    pub(super) fn migrate(
+        &mut self,
+        scope: Scope,
+        parameters: &Migrate,
+        closer: Arc<Closer>,
+        replier: Replier,
+    ) {
         let prepared = wanted::read(parameters).and_then(|(target, wanted)| {
             let managed = self.service(scope, &parameters.service)?;
             if matches!(target, Target::Pid { .. }) {
@@ -70,6 +79,7 @@ impl Driver {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
+                    closer,
                 };
                 self.look(&name, look, move |driver, name, found| match found {
                     Err(failure) => replier.finish(Err(failure)),
