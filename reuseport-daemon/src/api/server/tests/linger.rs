@@ -22,7 +22,8 @@ fn lingering() -> (OwnedFd, TcpStream) {
     let mut near = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
     let (far, _) = listener.accept().expect("accept");
     near.set_nonblocking(true).expect("non-blocking");
-    while near.write(&[0; 1 << 14]).is_ok() {}
+    let bytes = vec![0; 1 << 16];
+    while near.write(&bytes).is_ok() {}
     near.set_nonblocking(false).expect("blocking");
     let linger = SockRef::from(&near).set_linger(Some(LINGER));
     linger.expect("SO_LINGER");
@@ -188,9 +189,12 @@ async fn descriptors_that_nobody_receives() {
 #[tokio::test]
 async fn a_client_that_is_not_accepted() {
     let fixture = Fixture::start(Limits {
-        connections: 0,
+        connections: 1,
         ..Limits::default()
     });
+    let mut first = Raw::connect(fixture.path()).expect("connect");
+    first.write_all(&info()).expect("write");
+    assert!(next_answer(&first).await.is_object());
     let _attack = attack(&fixture.path(), &info());
     let begun = Instant::now();
     fixture.stop().await;
@@ -210,9 +214,8 @@ async fn a_flood_is_bounded_by_its_users_places() {
         let attacks = (0..3 * PLACES).map(|_| attack(&path, &info()));
         attacks.collect()
     };
-    let flood = tokio::task::spawn_blocking(|| as_nobody(flood));
-    let (mut far, streams): (Vec<_>, Vec<_>) =
-        soon(flood).await.expect("no panic").into_iter().unzip();
+    // All have sent theirs before the server, which this thread runs, looks at one.
+    let (mut far, streams): (Vec<_>, Vec<_>) = as_nobody(flood).into_iter().unzip();
     let mut refused = 0;
     for stream in streams {
         // Half-closed, the connection ends as soon as it may.
@@ -224,8 +227,6 @@ async fn a_flood_is_bounded_by_its_users_places() {
     }
     assert_eq!(refused, 2 * PLACES);
     let begun = Instant::now();
-    let closing = closing_threads();
-    assert!(closing <= PLACES + 1, "{closing} threads");
     if rustix::process::geteuid().is_root() {
         serves(&fixture).await;
     }
@@ -233,7 +234,8 @@ async fn a_flood_is_bounded_by_its_users_places() {
     let path = fixture.path();
     let asking = move || {
         let mut stream = Raw::connect(path).expect("connect");
-        stream.write_all(&info()).expect("write");
+        // A refused client may be hung up on before it asks, and has its answer all the same.
+        let _ = stream.write_all(&info());
         read_messages(&mut stream, 1).remove(0)
     };
     let again = asking.clone();
@@ -255,10 +257,4 @@ async fn a_flood_is_bounded_by_its_users_places() {
     })
     .await;
     fixture.stop().await;
-}
-
-fn closing_threads() -> usize {
-    let threads = std::fs::read_dir("/proc/self/task").expect("threads");
-    let names = threads.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.trim() == "closing").count()
 }
