@@ -70,15 +70,21 @@ pub struct Held {
 }
 
 impl Held {
-    /// Begins `reuseportctl migrate SERVICE ARGUMENTS`, with all the time that it may need, and waits
-    /// until it drains. Somebody has seen to it that it does not end: the old server is stopped, with
+    /// Begins `reuseportctl migrate SERVICE ARGUMENTS`, with all the time that it may need unless the
+    /// arguments say otherwise, and waits until it drains. Somebody has seen to it that it does not end: the old server is stopped, with
     /// connections in its queue.
     ///
     /// # Errors
     ///
     /// Where it is not under way in good time.
     pub fn begin(stage: &Stage, service: &str, arguments: &str) -> Result<Self> {
-        let line = format!("migrate {service} {arguments} --drain-timeout 1h");
+        const LIMIT: &str = "--drain-timeout";
+        let limit = if arguments.contains(LIMIT) {
+            String::new()
+        } else {
+            format!(" {LIMIT} 1h")
+        };
+        let line = format!("migrate {service} {arguments}{limit}");
         let process = Ctl::of(stage.home())?.start(stage, &line)?;
         until("the migration drains", || {
             let migration = service_status(stage, service)?.migration;
