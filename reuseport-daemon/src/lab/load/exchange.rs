@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send,
         socket_with,
@@ -82,7 +82,8 @@ pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd
 fn ask(socket: &OwnedFd, protocol: Protocol, id: RequestId, after: After) -> Result<(), Failure> {
     let request = protocol.request(Request { id, after });
     // A new connection's send buffer takes these few bytes whole.
-    send(socket, &request, SendFlags::NOSIGNAL).map_err(|errno| failure("send", errno))?;
+    retry_on_intr(|| send(socket, &request, SendFlags::NOSIGNAL))
+        .map_err(|errno| failure("send", errno))?;
     Ok(())
 }
 
@@ -110,7 +111,9 @@ fn answer(
 }
 
 fn receive(socket: &OwnedFd, bytes: &mut [u8], flags: RecvFlags) -> Result<usize, Failure> {
-    let (length, _) = recv(socket, bytes, flags).map_err(|errno| failure("receive", errno))?;
+    // A call with a timeout is not resumed after a signal, such as one that stops and continues us.
+    let (length, _) = retry_on_intr(|| recv(socket, &mut *bytes, flags))
+        .map_err(|errno| failure("receive", errno))?;
     Ok(length)
 }
 
