@@ -1,5 +1,7 @@
 //! What travels over the control socket: parameters and replies of the interface `io.reuseportd`.
 //! The interface's text is in `io.reuseportd.varlink`, and a test holds the two together.
+//!
+//! Longer than other files, since it is one list: a type for every message, and nothing else.
 
 use serde::{Deserialize, Serialize};
 
@@ -209,7 +211,7 @@ pub struct Progress {
 }
 
 /// How a migration ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationResult {
     /// The service.
     pub service: String,

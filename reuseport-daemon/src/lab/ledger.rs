@@ -1,4 +1,4 @@
-//! The ledger: what became of every request.
+//! The ledger: what became of every request. A third of the file is its tests.
 //!
 //! A request is entered before its first packet, which gives a [`Ticket`], and the ticket is used up
 //! by the one fate that it is entered with: no id can be settled twice, and what was never settled

@@ -11,7 +11,7 @@ use super::changed;
 use crate::{
     api::{
         Answer, Replier, Scope,
-        wire::{Failure, Migrate, MigrationReply, MigrationResult, NetCounters, Outcomes, Reply},
+        wire::{Failure, Migrate, MigrationReply, MigrationResult, Reply},
     },
     chain::chain,
     daemon::{
@@ -323,17 +323,8 @@ fn rehearse(
         from: from.filter(|it| it != to.as_str()).collect(),
         to: to.to_string(),
         outcome: outcome.to_owned(),
-        switch_us: 0,
-        drain_ms: 0,
-        handshakes_waited: 0,
-        accepted_while_draining: 0,
-        moved_by_kernel: 0,
-        handed_off: 0,
-        left_behind: 0,
-        sessions_left: None,
-        counters: NetCounters::default(),
-        outcomes: Outcomes::default(),
         warnings,
+        ..MigrationResult::default()
     })
 }
 
