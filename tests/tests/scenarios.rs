@@ -95,7 +95,12 @@ fn main() -> ExitCode {
         trial("lifecycle::retire_shutdown", retire::shutdown),
         trial("lifecycle::retire_signal", retire::signal),
         trial("lifecycle::rollback", drains::rollback),
+        trial("lifecycle::drain_by_kernel", drains::by_kernel),
         trial("lifecycle::new_instance_ends", drains::new_instance_ends),
+        trial(
+            "lifecycle::new_instance_listens_no_more",
+            drains::new_instance_listens_no_more,
+        ),
         trial("lifecycle::old_instance_ends", drains::old_instance_ends),
         trial("lifecycle::drain_timeout", drains::timeout),
         trial("lifecycle::restart", daemon::restart),
