@@ -27,7 +27,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Rates, queues and counters are those of the whole machine: one at a time.
     arguments.test_threads = Some(1);
-    let trials = vec![
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+#[expect(clippy::too_many_lines, reason = "it is a list")]
+fn trials() -> Vec<Trial> {
+    vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
         trial(
@@ -127,8 +132,7 @@ fn main() -> ExitCode {
             "sessions::another_migration_meanwhile",
             sessions::another_migration_meanwhile,
         ),
-    ];
-    libtest_mimic::run(&arguments, trials).exit_code()
+    ]
 }
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{
     Decision, Drain, Generation, InstanceState, Label, Observation, Options, Phase, ProcessId,
-    Refusal, Retire, SocketCookie, Start, Wait, advance, migrate,
+    Refusal, SocketCookie, Start, Wait, advance, migrate,
     migration::tests::{PAUSE, phase_of, reading},
     process_ended, release, resume, roll_back,
     testing::World,
