@@ -236,6 +236,9 @@ pub struct MigrationResult {
     pub moved_by_kernel: u64,
     /// Connections that the daemon handed to the new instance.
     pub handed_off: u64,
+    /// Connections that the daemon made to wake the new instance, and closed at once, on a kernel that
+    /// leaves acceptors asleep when it moves connections to them.
+    pub woken: u64,
     /// Handshakes and queued connections that the old listeners still had at the deadline.
     pub left_behind: u64,
     /// Sessions that the instances which the service has moved away from still had at the end of

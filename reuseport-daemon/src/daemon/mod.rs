@@ -24,12 +24,14 @@ mod managed;
 mod migrate_req;
 mod migration_run;
 mod observe;
+mod probe;
 mod recovery;
 mod run;
 mod session_wait;
 mod sessions;
 mod settings;
 mod status;
+mod wake;
 mod watch;
 
 pub use config::{Config, ConfigError};

@@ -15,6 +15,8 @@ use tracing::warn;
 use super::{
     inspect::{self, InspectError},
     managed::Managed,
+    probe::Probe,
+    wake::{Sleepers, Woken},
 };
 use crate::{
     chain::chain,
@@ -50,6 +52,8 @@ pub(super) enum Seen {
     Retired {
         /// Why some could not.
         trouble: Option<String>,
+        /// Whom the kernel left asleep then.
+        woken: Woken,
     },
     /// It could not be seen.
     Missed,
@@ -66,6 +70,7 @@ pub(super) struct Watched {
     new: Vec<HashSet<SocketCookie>>,
     /// Handshakes of the snapshot that were half-open the last time.
     open: Arc<HashSet<Handshake>>,
+    sleepers: Sleepers,
 }
 
 #[derive(Debug, Error)]
@@ -78,7 +83,7 @@ enum ObserveError {
 
 impl Watched {
     /// What a service's migration has to look at.
-    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>) -> Self {
+    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>, probe: Probe) -> Self {
         let state = &managed.state;
         let old = state
             .in_state(InstanceState::Draining)
@@ -102,6 +107,7 @@ impl Watched {
             new: new.collect(),
             old,
             open,
+            sleepers: Sleepers::of(managed, probe),
         }
     }
 
@@ -158,14 +164,19 @@ impl Watched {
         self.seen(open)
     }
 
-    fn retire(&self, options: Options) -> Option<String> {
+    fn retire(&self, options: Options) -> Seen {
         let mut trouble = None;
         for (process, cookies) in &self.old {
             if let Err(error) = self.retire_one(*process, cookies, options) {
                 trouble = Some(chain(&error));
             }
         }
-        trouble
+        let woken = if options.closes_listeners() {
+            self.sleepers.wake()
+        } else {
+            Woken::default()
+        };
+        Seen::Retired { trouble, woken }
     }
 
     /// The signal comes last: a process that ends closes what could not be shut down.
@@ -197,9 +208,7 @@ pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) ->
             .map_err(|it| it.to_string()),
         Wait::Snapshot => watched.snapshot().map_err(|it| it.to_string()),
         Wait::Reading { .. } => watched.reading().map_err(|it| it.to_string()),
-        Wait::Retirement(options) => Ok(Seen::Retired {
-            trouble: watched.retire(options),
-        }),
+        Wait::Retirement(options) => Ok(watched.retire(options)),
     })
     .await;
     let error = match seen {

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -23,8 +24,8 @@ use thiserror::Error;
 
 use crate::{
     chain::chain,
-    domain::{Slot, SocketCookie},
-    steering::{ProgramKind, SteeringError, Trial},
+    domain::{Slot, SocketCookie, Waker},
+    steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         interface::{Interface, InterfaceError},
         netns::{Netns, NetnsError},
@@ -81,6 +82,37 @@ pub(super) enum Moved {
     Silently,
     /// It is gone.
     Lost,
+}
+
+/// The trial of a daemon's start, whose outcome is that of the kernel and does not change.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    loader: Loader,
+    found: Arc<OnceLock<GroupTrial>>,
+}
+
+impl Probe {
+    /// One that has not been made.
+    pub(super) fn new(loader: Loader) -> Self {
+        Self {
+            loader,
+            found: Arc::default(),
+        }
+    }
+
+    /// What was found. Whoever asks first makes the trial, which takes milliseconds.
+    pub(super) fn found(&self) -> &GroupTrial {
+        self.found
+            .get_or_init(|| examine(Trial::load(&self.loader).ok()))
+    }
+
+    /// Who wakes acceptors to whom connections were moved.
+    pub(super) fn waker(&self) -> Waker {
+        match self.found().moved {
+            Some(Ok(Moved::Silently)) => Waker::Daemon,
+            Some(Ok(Moved::Noticed | Moved::Lost) | Err(_)) | None => Waker::Kernel,
+        }
+    }
 }
 
 #[derive(Debug, Error)]
