@@ -55,7 +55,7 @@ fn unpack(package: &Path, home: &Path) -> Result<PathBuf> {
         return Ok(directory);
     }
     // Under its name once it is whole.
-    let partial = directory.with_extension("partial");
+    let partial = home.join("kernels/partial");
     if partial.is_dir() {
         fs::remove_dir_all(&partial)?;
     }

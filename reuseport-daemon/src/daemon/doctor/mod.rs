@@ -60,7 +60,11 @@ impl Driver {
 #[must_use]
 pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
     let mut findings = match Loader::from_environment(LogLevel::Off) {
-        Ok(loader) => machine::judge(&machine::examine(&loader, bpffs, None)),
+        Ok(loader) => machine::judge(&machine::examine(
+            &loader,
+            bpffs,
+            &Probe::new(loader.clone()),
+        )),
         Err(error) => vec![Finding::error("program", crate::chain::chain(&error))],
     };
     findings.extend(namespace::judge(&namespace::examine_own()));
@@ -80,11 +84,7 @@ struct Examination {
 
 impl Examination {
     fn make(&self, halves: Vec<Half>) -> wire::Doctor {
-        let mut findings = machine::judge(&machine::examine(
-            &self.loader,
-            &self.pins,
-            Some(self.probe.found()),
-        ));
+        let mut findings = machine::judge(&machine::examine(&self.loader, &self.pins, &self.probe));
         for facts in self.namespaces(&halves) {
             findings.extend(namespace::judge(&facts));
         }

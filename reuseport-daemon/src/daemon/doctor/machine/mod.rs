@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 pub(super) use self::judge::judge;
 use crate::{
     chain::chain,
-    daemon::probe::{self, GroupTrial},
+    daemon::probe::{GroupTrial, Probe},
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         bpffs,
@@ -87,9 +87,9 @@ struct Descriptors {
     limit: Option<u64>,
 }
 
-/// Tries everything, but for what a daemon has tried at its start and `found`. `bpffs` is where
-/// services are pinned.
-pub(super) fn examine(loader: &Loader, bpffs: &Path, found: Option<&GroupTrial>) -> Facts {
+/// Tries everything, but for what a daemon has tried at its start. `bpffs` is where services are
+/// pinned.
+pub(super) fn examine(loader: &Loader, bpffs: &Path, probe: &Probe) -> Facts {
     let trial = Trial::load(loader);
     Facts {
         program: trial.as_ref().map(Trial::kind).map_err(Refusal::from),
@@ -97,7 +97,7 @@ pub(super) fn examine(loader: &Loader, bpffs: &Path, found: Option<&GroupTrial>)
             .as_ref()
             .ok()
             .map(|it| it.pin_below(bpffs).map_err(|error| chain(&error))),
-        group: found.cloned().unwrap_or_else(|| probe::examine(trial.ok())),
+        group: probe.found(),
         counts_migrations: migrate_req::supported().map_err(|it| chain(&it)),
         migrate_req: migrate_req::read().ok().flatten(),
         grace: try_grace(),
