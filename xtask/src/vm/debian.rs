@@ -2,6 +2,7 @@
 //! machine's stay as they are; where the packages are, it is told by the machine's own sources.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
@@ -34,6 +35,8 @@ pub(super) struct Apt {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     version: Vec<u64>,
+    /// How often Debian has built that version.
+    build: u64,
     /// Of the package, in full.
     revision: String,
     package: String,
@@ -175,8 +178,11 @@ fn is_cloud_kernel(package: &str) -> bool {
 fn candidate(line: &str) -> Option<Candidate> {
     let mut columns = line.split('|').map(str::trim);
     let (package, revision) = (columns.next()?, columns.next()?);
+    let (version, build) = revision.split_once('-')?;
+    let build: String = build.chars().take_while(char::is_ascii_digit).collect();
     Some(Candidate {
-        version: numbers(revision.split('-').next()?)?,
+        version: numbers(version)?,
+        build: build.parse().ok()?,
         revision: revision.to_owned(),
         package: package.to_owned(),
     })
@@ -194,8 +200,8 @@ fn choose<'a>(candidates: &'a [Candidate], wanted: &str) -> Result<&'a Candidate
             Some(version) => it.version.starts_with(version),
             None => it.package == wanted,
         })
-        // Of one version, the signed one, whose name is the shorter.
-        .max_by_key(|it| (&it.version, std::cmp::Reverse(it.package.len())))
+        // Of one build, the signed one, whose name is the shorter.
+        .max_by_key(|it| (&it.version, it.build, Reverse(it.package.len())))
         .with_context(|| {
             let mut versions: Vec<&Vec<u64>> = candidates.iter().map(|it| &it.version).collect();
             versions.sort();
@@ -221,11 +227,12 @@ linux-image-6.12.9+deb12-cloud-amd64 | 6.12.9-1~bpo12+1 | somewhere backports/ma
 linux-image-6.12.43+deb12-cloud-amd64-unsigned | 6.12.43-1~bpo12+1 | elsewhere
 linux-image-6.12.43+deb12-cloud-amd64 | 6.12.43-1~bpo12+1 | elsewhere
 linux-image-6.1.0-56-cloud-amd64 | 6.1.192-2 | elsewhere
+linux-image-6.1.0-55-cloud-amd64 | 6.1.192-1 | elsewhere
 ";
 
     fn chosen(wanted: &str) -> Result<String> {
         let candidates: Vec<Candidate> = MADISON.lines().filter_map(candidate).collect();
-        assert_eq!(candidates.len(), 5);
+        assert_eq!(candidates.len(), 6);
         choose(&candidates, wanted).map(|it| it.package.clone())
     }
 
