@@ -23,14 +23,14 @@ pub(crate) enum Place {
         arguments: Vec<String>,
     },
     /// On other kernels, in virtual machines
-    Vm(vm::Arguments),
+    Vm(vm::Request),
 }
 
 /// Runs them there.
 pub(crate) fn run(place: &Place) -> Result<()> {
     match place {
         Place::Local { arguments } => local(arguments, None),
-        Place::Vm(arguments) => vm::run(arguments),
+        Place::Vm(request) => vm::run(request),
     }
 }
 

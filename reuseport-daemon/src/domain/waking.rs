@@ -93,7 +93,7 @@ pub fn reached_at(address: &Address) -> Vec<SocketAddr> {
                 vec![v6, v4]
             }
         }
-        ip => vec![ip],
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![ip],
     };
     let port = address.socket.port();
     ips.into_iter()

@@ -68,7 +68,7 @@ pub(super) fn write(
         ("tests", &programs.tests),
         ("arguments", task.arguments),
     ] {
-        let lines: String = lines.iter().map(|it| format!("{it}\n")).collect();
+        let lines: String = lines.iter().flat_map(|it| [it.as_str(), "\n"]).collect();
         archive.file(&format!("vm/{name}"), lines.as_bytes())?;
     }
     archive.finish()?.flush()?;

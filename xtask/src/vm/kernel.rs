@@ -36,12 +36,11 @@ impl Kernel {
         } else {
             file
         };
-        let modules = match tree_of(&image)? {
-            Some((root, tree)) => modules::needed(&root, &tree)?,
-            None => {
-                run::say("no modules beside the image: taken to have all that is needed built in");
-                Vec::new()
-            }
+        let modules = if let Some((root, tree)) = tree_of(&image)? {
+            modules::needed(&root, &tree)?
+        } else {
+            run::say("no modules beside the image: taken to have all that is needed built in");
+            Vec::new()
         };
         Ok(Self { image, modules })
     }

@@ -26,7 +26,7 @@ use crate::{paths, run, setup};
 
 /// What is asked for on the command line.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Request {
     /// A version such as 5.10, 6.12 or 6.12.43 (the newest of Debian's that begins so), the name of a
     /// package, or a file: a .deb, or an image with lib/modules beside it
     #[arg(required = true)]
@@ -37,11 +37,11 @@ pub(crate) struct Arguments {
     accel: Accel,
 
     /// How long a machine may run, in seconds
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, default_value_t = 3600)]
     deadline: u64,
 
-    /// By how much the tests shrink and how much more time they give; 10 where instructions are
-    /// emulated, and else 1
+    /// By how much less tests repeat what they do many times; 50 where instructions are emulated, and
+    /// else 1
     #[arg(long)]
     scale: Option<u32>,
 
@@ -51,17 +51,17 @@ pub(crate) struct Arguments {
 }
 
 /// Boots every kernel in turn, and tells at the end what came of each.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(request: &Request) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the machines, and what runs in them, are x86-64"
     );
     setup::for_machines()?;
     let programs = Programs::gather()?;
-    let results: Vec<(&String, Result<Verdict>)> = arguments
+    let results: Vec<(&String, Result<Verdict>)> = request
         .kernels
         .iter()
-        .map(|it| (it, one(it, &programs, arguments)))
+        .map(|it| (it, one(it, &programs, request)))
         .collect();
     let mut failed = 0;
     for (name, result) in &results {
@@ -79,12 +79,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn one(wanted: &str, programs: &Programs, arguments: &Arguments) -> Result<Verdict> {
+fn one(wanted: &str, programs: &Programs, request: &Request) -> Result<Verdict> {
     let home = paths::target().join("vm");
     fs::create_dir_all(&home).with_context(|| format!("could not make {}", home.display()))?;
     let kernel = Kernel::find(wanted, &home)?;
-    let scale = arguments.scale.unwrap_or(match arguments.accel {
-        Accel::Tcg => 10,
+    let scale = request.scale.unwrap_or(match request.accel {
+        Accel::Tcg => 50,
         Accel::Kvm => 1,
     });
     let task = Task {
@@ -94,13 +94,13 @@ fn one(wanted: &str, programs: &Programs, arguments: &Arguments) -> Result<Verdi
             format!("REUSEPORTD_SCALE={scale}"),
             format!("REUSEPORTD_WITHOUT={}", programs.missing.join(",")),
         ],
-        arguments: &arguments.arguments,
+        arguments: &request.arguments,
     };
     // A name of its own, so that two of these can run at a time.
     let initramfs = home.join(format!("initramfs.{}", std::process::id()));
     initramfs::write(&initramfs, programs, &kernel.modules, &task)?;
-    let deadline = Duration::from_secs(arguments.deadline);
-    let verdict = qemu::boot(&kernel.image, &initramfs, arguments.accel, deadline);
+    let deadline = Duration::from_secs(request.deadline);
+    let verdict = qemu::boot(&kernel.image, &initramfs, request.accel, deadline);
     fs::remove_file(&initramfs)?;
     let verdict = verdict?;
     verdict.judge()?;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run;
 
-/// What the tests use that Debian builds as modules: sock_diag's answers about TCP, and the devices of
+/// What the tests use that Debian builds as modules: `sock_diag`'s answers about TCP, and the devices of
 /// the lab.
 const WANTED: [&str; 3] = ["inet_diag", "tcp_diag", "tun"];
 
