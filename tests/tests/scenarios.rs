@@ -11,6 +11,7 @@ mod scenarios {
     pub(super) mod services;
     pub(super) mod sessions;
     pub(super) mod settings;
+    pub(super) mod upgrade;
 }
 
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     budget, churn,
     lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, migrate_req, nginx, refusals, services, sessions, settings,
+    listeners, migrate_req, nginx, refusals, services, sessions, settings, upgrade,
 };
 
 fn main() -> ExitCode {
@@ -113,6 +114,8 @@ fn trials() -> Vec<Trial> {
         trial("lifecycle::second_daemon", daemon::second),
         trial("lifecycle::heir", daemon::heir),
         trial("lifecycle::removal", daemon::removal),
+        trial("upgrade::under_churn", upgrade::under_churn),
+        trial("upgrade::during_a_migration", upgrade::during_a_migration),
         trial("budget::idle", budget::idle),
         trial("budget::switch", budget::switch),
         trial("sessions::end_one_by_one", sessions::end_one_by_one),

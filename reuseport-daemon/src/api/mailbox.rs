@@ -72,6 +72,12 @@ impl Replier {
         let _ = self.progress.try_send(reply);
     }
 
+    /// Whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.last.is_closed()
+    }
+
     /// Resolves when nobody waits for the answer any more.
     pub async fn abandoned(&self) {
         // The connection lets go of both ends at once.

@@ -76,9 +76,15 @@ impl Driver {
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        let mut stopped = self.stopped.clone();
+        let mut stopping = false;
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                _ = stopped.wait_for(|it| *it), if !stopping => {
+                    stopping = true;
+                    self.runs.values_mut().for_each(Run::dismiss);
+                }
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
@@ -213,9 +219,12 @@ impl Driver {
             return;
         };
         let run = self.runs.entry(name.clone()).or_insert_with(|| {
-            // A migration that an earlier daemon began: nobody waits for its result.
+            // A migration that an earlier daemon began.
             self.run_count += 1;
-            Run::resumed(self.run_count)
+            let state = &managed.state;
+            let from = state.migration.iter().flat_map(|it| &it.from);
+            let from = from.map(|it| state.label(*it).to_string()).collect();
+            Run::resumed(self.run_count, from)
         });
         run.note_wait(wait);
         let watched = observe::Watched::of(managed, Arc::clone(&run.open));

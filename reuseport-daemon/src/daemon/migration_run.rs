@@ -73,8 +73,8 @@ impl Run {
         }
     }
 
-    /// A migration that an earlier daemon began: nobody waits for its result.
-    pub(super) fn resumed(id: u64) -> Self {
+    /// A migration that an earlier daemon began: nobody waits for its result so far.
+    pub(super) fn resumed(id: u64, from: Vec<String>) -> Self {
         Self {
             id,
             started: Instant::now(),
@@ -83,7 +83,7 @@ impl Run {
             switch: None,
             before: None,
             trouble: None,
-            from: Vec::new(),
+            from,
             warnings: Vec::new(),
             replier: None,
             session_wait: None,
@@ -153,6 +153,24 @@ impl Run {
     pub(super) fn fail(self, failure: Failure) {
         if let Some(replier) = self.replier {
             replier.finish(Err(failure));
+        }
+    }
+
+    /// Whether nobody waits for its result.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.replier.as_ref().is_none_or(Replier::is_abandoned)
+    }
+
+    /// Somebody waits for its result from now on.
+    pub(super) fn attend(&mut self, replier: Replier, session_wait: Option<SessionWait>) {
+        self.replier = Some(replier);
+        self.session_wait = session_wait;
+    }
+
+    /// Tells whoever waits that the daemon stops, which must not wait for an old server.
+    pub(super) fn dismiss(&mut self) {
+        if let Some(replier) = self.replier.take() {
+            replier.finish(Err(failure::interrupted()));
         }
     }
 

@@ -25,6 +25,7 @@ mod migrate_req;
 mod migration_run;
 mod observe;
 mod recovery;
+mod renewal;
 mod run;
 mod session_wait;
 mod sessions;

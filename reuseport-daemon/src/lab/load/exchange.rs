@@ -75,7 +75,8 @@ pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd
         set_socket_timeout(&socket, direction, Some(step_timeout))
             .map_err(unable("set a timeout"))?;
     }
-    connect(&socket, &target).map_err(|errno| failure("connect", errno))?;
+    // Interrupted, it goes on meanwhile, and asking again waits for its end.
+    retry_on_intr(|| connect(&socket, &target)).map_err(|errno| failure("connect", errno))?;
     Ok(socket)
 }
 

@@ -59,15 +59,23 @@ impl Driver {
     ) {
         let prepared = wanted::read(parameters).and_then(|(target, wanted)| {
             let managed = self.service(scope, &parameters.service)?;
-            if matches!(target, Target::Pid { .. }) {
-                // Refused before anything is looked at, since the look may lead to a registration.
-                managed.state.check_idle()?;
-            }
             Ok((managed.name().clone(), target, wanted))
         });
-        match prepared {
-            Err(failure) => replier.finish(Err(failure)),
-            Ok((name, Target::Label(label), wanted)) => {
+        let (name, target, wanted) = match prepared {
+            Err(failure) => return replier.finish(Err(failure)),
+            Ok(prepared) => prepared,
+        };
+        let wait = self.session_wait(&wanted);
+        if let Some(run) = self.unattended(&name, &target, &wanted) {
+            return run.attend(replier, wait);
+        }
+        // Refused before anything is looked at, since the look may lead to a registration.
+        let idle = self
+            .managed(&name)
+            .and_then(|it| Ok(it.state.check_idle()?));
+        match (idle, target) {
+            (Err(failure), _) => replier.finish(Err(failure)),
+            (Ok(()), Target::Label(label)) => {
                 let to = Destination::Instance(label);
                 let call = Call {
                     to,
@@ -76,7 +84,7 @@ impl Driver {
                 };
                 self.compare(&name, call);
             }
-            Ok((name, Target::Pid { pid, label }, wanted)) => {
+            (Ok(()), Target::Pid { pid, label }) => {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
@@ -96,6 +104,32 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// The migration that is under way, if it is what is asked for and nobody waits for it: whoever
+    /// began it has gone, or the daemon that was asked has.
+    fn unattended(
+        &mut self,
+        name: &ServiceName,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Option<&mut Run> {
+        let state = &self.services.get(name)?.state;
+        let migration = state.migration.as_ref()?;
+        let same_target = match target {
+            Target::Label(label) => state.label(migration.to) == *label,
+            Target::Pid { pid, .. } => state
+                .instances
+                .get(&migration.to)
+                .is_some_and(|it| it.process.pid == *pid),
+        };
+        let options = &wanted.options;
+        let same = same_target
+            && !wanted.dry_run
+            && options.drain == migration.options.drain
+            && options.retire == migration.options.retire;
+        let run = self.runs.get_mut(name)?;
+        (same && run.is_unattended()).then_some(run)
     }
 
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
