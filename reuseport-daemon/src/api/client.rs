@@ -20,6 +20,7 @@ use super::{
     socket::{ControlSocket, MessageLimits},
     wire::Failure,
 };
+use crate::sys::passed::Passed;
 
 /// What the daemon may answer: a status of thousands of services is some megabytes. There is no
 /// time limit: a migration takes as long as it takes.
@@ -158,7 +159,7 @@ impl Client {
     {
         self.send(&Call::new(Method::new(method, parameters)), fds)
             .await?;
-        let (reply, _) = self.receive().await?;
+        let (reply, _, _) = self.receive().await?;
         Ok(reply)
     }
 
@@ -201,19 +202,18 @@ impl Client {
         }
     }
 
-    /// A reply, and whether more will follow.
-    async fn receive<R>(&mut self) -> Result<(R, bool), ClientError>
+    /// A reply, the descriptors that came with it, and whether more will follow.
+    async fn receive<R>(&mut self) -> Result<(R, Vec<Passed>, bool), ClientError>
     where
         R: DeserializeOwned + Debug,
     {
         let received = self.connection.receive_reply::<R, ErrorReply>().await;
-        // A reply has none.
-        drop(self.connection.read().read_half().descriptors());
+        let descriptors = self.connection.read().read_half().descriptors();
         let (reply, _) = received?;
         let reply = reply.map_err(|error| ClientError::Failure(error.into()))?;
         let continues = reply.continues().unwrap_or(false);
         let parameters = reply.into_parameters().ok_or(ClientError::NoResult)?;
-        Ok((parameters, continues))
+        Ok((parameters, descriptors, continues))
     }
 }
 
@@ -241,13 +241,26 @@ impl<R: DeserializeOwned + Debug> Replies<'_, R> {
     ///
     /// As [`Client::call`]. An error is the last reply.
     pub async fn next(&mut self) -> Result<Option<R>, ClientError> {
+        let next = self.next_with_descriptors().await?;
+        Ok(next.map(|(reply, _)| reply))
+    }
+
+    /// The next reply and the descriptors that came with it, close-on-exec; none after the last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`]. An error is the last reply.
+    pub async fn next_with_descriptors(
+        &mut self,
+    ) -> Result<Option<(R, Vec<OwnedFd>)>, ClientError> {
         if self.ended {
             return Ok(None);
         }
         // Whatever goes wrong while it is received, nothing comes after it.
         self.ended = true;
-        let (reply, continues) = self.client.receive().await?;
+        let (reply, descriptors, continues) = self.client.receive().await?;
         self.ended = !continues;
-        Ok(Some(reply))
+        let descriptors = descriptors.into_iter().map(Passed::into_owned);
+        Ok(Some((reply, descriptors.collect())))
     }
 }
