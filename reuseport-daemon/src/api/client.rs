@@ -1,6 +1,7 @@
 //! A client of the control socket.
 
 use std::{
+    borrow::BorrowMut,
     fmt::Debug,
     io,
     marker::PhantomData,
@@ -172,18 +173,37 @@ impl Client {
         &mut self,
         method: &str,
         parameters: &P,
-    ) -> Result<Replies<'_, R>, ClientError>
+    ) -> Result<Replies<&mut Self, R>, ClientError>
     where
         P: Serialize + Debug,
-        R: DeserializeOwned + Debug,
+    {
+        self.ask_for_all(method, parameters).await?;
+        Ok(Replies::to(self))
+    }
+
+    /// The same, with the connection for as long as there are replies.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn into_stream<P, R>(
+        mut self,
+        method: &str,
+        parameters: &P,
+    ) -> Result<Replies<Self, R>, ClientError>
+    where
+        P: Serialize + Debug,
+    {
+        self.ask_for_all(method, parameters).await?;
+        Ok(Replies::to(self))
+    }
+
+    async fn ask_for_all<P>(&mut self, method: &str, parameters: &P) -> Result<(), ClientError>
+    where
+        P: Serialize + Debug,
     {
         let call = Call::new(Method::new(method, parameters)).set_more(true);
-        self.send(&call, Vec::new()).await?;
-        Ok(Replies {
-            client: self,
-            ended: false,
-            reply: PhantomData,
-        })
+        self.send(&call, Vec::new()).await
     }
 
     async fn send<P>(
@@ -228,13 +248,23 @@ impl<'a, P> Method<'a, P> {
 
 /// The replies to one call.
 #[derive(Debug)]
-pub struct Replies<'a, R> {
-    client: &'a mut Client,
+pub struct Replies<C, R> {
+    client: C,
     ended: bool,
     reply: PhantomData<R>,
 }
 
-impl<R: DeserializeOwned + Debug> Replies<'_, R> {
+impl<C, R> Replies<C, R> {
+    fn to(client: C) -> Self {
+        Self {
+            client,
+            ended: false,
+            reply: PhantomData,
+        }
+    }
+}
+
+impl<C: BorrowMut<Client>, R: DeserializeOwned + Debug> Replies<C, R> {
     /// The next reply; none after the last one.
     ///
     /// # Errors
@@ -258,7 +288,7 @@ impl<R: DeserializeOwned + Debug> Replies<'_, R> {
         }
         // Whatever goes wrong while it is received, nothing comes after it.
         self.ended = true;
-        let (reply, descriptors, continues) = self.client.receive().await?;
+        let (reply, descriptors, continues) = self.client.borrow_mut().receive().await?;
         self.ended = !continues;
         let descriptors = descriptors.into_iter().map(Passed::into_owned);
         Ok(Some((reply, descriptors.collect())))

@@ -10,6 +10,7 @@ mod idl_tests;
 mod line;
 mod mailbox;
 pub mod permission;
+pub mod receiver;
 pub mod server;
 mod socket;
 pub mod wire;
