@@ -10,6 +10,8 @@
 //! the lock that the receivers are kept under. There is no moment at which one is nobody's.
 
 mod desk;
+#[cfg(test)]
+mod desk_tests;
 mod roster;
 mod take;
 
