@@ -181,10 +181,11 @@ pub(crate) fn acknowledgements() -> Result<()> {
         waiting::answer(connection, tag("t"))?;
     }
 
-    let (before, _stale) = given.remove(0);
+    let (before, stale) = given.remove(0);
     drop(receiving);
     until_receivers(&case.stage, "t", 0)?;
     ensure!(!acknowledge(&socket, before.id)?, "it waits for another");
+    drop(stale);
     let mut receiving = case.receive()?;
     let (now, connection) = receiving.take_one()?;
     ensure!(now.id != before.id && now.peer == before.peer);
