@@ -29,6 +29,15 @@ impl Waiting {
     ///
     /// Where they do not get there.
     pub fn for_instance(stage: &Stage, label: &str, count: u32) -> Result<Self> {
+        Self::beside(stage, label, 0, count)
+    }
+
+    /// The same, beside `others` that are there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Waiting::for_instance`].
+    pub fn beside(stage: &Stage, label: &str, others: u32, count: u32) -> Result<Self> {
         let mut clients = Vec::new();
         for number in 0..count {
             let id = RequestId(number.into());
@@ -37,7 +46,7 @@ impl Waiting {
             client.write_all(&Request { id, after }.encode())?;
             clients.push((id, client));
         }
-        until_queued(stage, SERVICE, label, count)?;
+        until_queued(stage, SERVICE, label, others + count)?;
         Ok(Self(clients))
     }
 

@@ -53,6 +53,7 @@ fn trials() -> Vec<Trial> {
         trial("handoff::acknowledgements", troubles::acknowledgements),
         trial("handoff::daemon_stopped", troubles::daemon_stopped),
         trial("handoff::daemon_killed", troubles::daemon_killed),
+        trial("handoff::rolled_back", troubles::rolled_back),
         trial("handoff::service_removed", troubles::service_removed),
         trial(
             "listeners::none_left_to_migrate_to",

@@ -21,7 +21,7 @@ const FIRST_ID: u64 = 1000;
 struct Call {
     id: ReceiverId,
     process: ProcessId,
-    replies: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<Told>,
     // The call lasts as long as these.
     _ends: Box<dyn std::any::Any>,
 }
@@ -30,7 +30,7 @@ impl Call {
     /// The ids of what has been handed over since it was asked last.
     fn ids(&mut self) -> Vec<u64> {
         let mut ids = Vec::new();
-        while let Ok(told) = self.replies.try_recv() {
+        while let Ok(told) = self.told.try_recv() {
             let Reply::Handed(handed) = told.reply else {
                 panic!("not a connection");
             };
@@ -46,12 +46,12 @@ fn process(pid: u32) -> ProcessId {
 }
 
 fn subscribe(desk: &mut Desk, pid: u32) -> Option<Call> {
-    let (replier, replies, last) = Replier::new();
+    let (replier, told, last) = Replier::new();
     let process = process(pid);
     Some(Call {
         id: desk.subscribe(process, replier.feed())?,
         process,
-        replies,
+        told,
         _ends: Box::new((replier, last)),
     })
 }

@@ -268,6 +268,36 @@ fn daemon_ends(end: fn(&mut Stage) -> Result<()>) -> Result<()> {
     server.ends_without_work()
 }
 
+/// Rolled back in the middle of it: what was handed over stays with its receiver, and what was not
+/// is the old server's again.
+pub(crate) fn rolled_back() -> Result<()> {
+    const WAITING: u32 = 20;
+    const LATER: u32 = 3;
+    let case = Case::prepare()?;
+    let mut receiving = case.receive()?;
+    let stands = case.old.stop()?;
+    let early = Waiting::for_instance(&case.stage, "v1", WAITING)?;
+    let migration = case.begin()?;
+    let given = receiving.take(ROOM)?;
+    let left = WAITING - 16;
+    until_queued(&case.stage, SERVICE, "v1", left)?;
+    Ctl::of(case.stage.home())?.done(&format!("rollback {SERVICE}"))?;
+    let result = migration.ends("rolled_back", 5)?;
+    ensure!(result.handed_off == 0, "{result:?}");
+    ensure!(result.left_behind == u64::from(WAITING), "{result:?}");
+    // There is room at the receiver again, and nothing more for it.
+    for given in given {
+        serve(&receiving, given)?;
+    }
+    let late = Waiting::beside(&case.stage, "v1", left, LATER)?;
+    stands.go_on()?;
+    let expected = BTreeMap::from([(tag("t"), 16), (tag("v1"), left)]);
+    ensure!(early.answered()? == expected);
+    ensure!(late.answered()? == BTreeMap::from([(tag("v1"), LATER)]));
+    ensure!(case.old.server.exit()?.accepted == u64::from(left + LATER));
+    Ok(())
+}
+
 /// The service is removed: who receives for it is told.
 pub(crate) fn service_removed() -> Result<()> {
     let case = Case::prepare()?;
