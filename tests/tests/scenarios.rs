@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod handoff;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
     pub(super) mod migrate_req;
@@ -20,6 +21,7 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     budget, churn,
+    handoff::{receivers, troubles},
     lifecycle::{daemon, drains, registering, retire, shapes},
     listeners, migrate_req, nginx, refusals, services, sessions, settings, upgrade,
 };
@@ -36,6 +38,24 @@ fn trials() -> Vec<Trial> {
     vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("handoff::rust", receivers::rust),
+        trial("handoff::python", receivers::python),
+        trial("handoff::every_acceptor", receivers::every_acceptor),
+        trial("handoff::churn", receivers::churn),
+        trial(
+            "handoff::killed_beside_another",
+            troubles::killed_beside_another,
+        ),
+        trial("handoff::killed_alone", troubles::killed_alone),
+        trial(
+            "handoff::nobody_acknowledges",
+            troubles::nobody_acknowledges,
+        ),
+        trial("handoff::acknowledgements", troubles::acknowledgements),
+        trial("handoff::daemon_stopped", troubles::daemon_stopped),
+        trial("handoff::daemon_killed", troubles::daemon_killed),
+        trial("handoff::rolled_back", troubles::rolled_back),
+        trial("handoff::service_removed", troubles::service_removed),
         trial(
             "listeners::none_left_to_migrate_to",
             listeners::none_left_to_migrate_to,

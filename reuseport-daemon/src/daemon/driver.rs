@@ -198,6 +198,7 @@ impl Driver {
             return;
         };
         managed.state = decision.next;
+        managed.handoff.know(&managed.state);
         if let Some((migration, end)) = decision.end {
             if let Some(run) = self.runs.remove(name) {
                 log_end(name, end);

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tracing::error;
 
 use super::{
+    handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
     watch::{Exit, Exits, Watch},
@@ -33,6 +34,8 @@ pub(super) struct Managed {
     pub maps: ServiceMaps,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
+    /// Who receives connections for it.
+    pub handoff: Arc<Handoff>,
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
@@ -88,6 +91,7 @@ impl Managed {
     ) -> Self {
         Self {
             switch,
+            handoff: Handoff::new(&state),
             state,
             maps,
             netns,

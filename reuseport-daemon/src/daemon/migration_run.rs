@@ -201,11 +201,13 @@ impl Run {
     fn result(&self, managed: &Managed, migration: &Migration, end: End) -> MigrationResult {
         let tally = migration.tally.unwrap_or_default();
         let after = self.before.as_ref().and_then(|_| Counters::read(managed));
-        let (net, runs) = match (&self.before, after) {
-            (Some(before), Some(after)) => {
-                (after.net.since(&before.net), after.runs.since(&before.runs))
-            }
-            (Some(_) | None, _) => (NO_COUNTERS, Runs::default()),
+        let (net, runs, handed_off) = match (&self.before, after) {
+            (Some(before), Some(after)) => (
+                after.net.since(&before.net),
+                after.runs.since(&before.runs),
+                after.handed_off.saturating_sub(before.handed_off),
+            ),
+            (Some(_) | None, _) => (NO_COUNTERS, Runs::default(), 0),
         };
         let drain = match (self.switch, self.drained) {
             (Some((switched, _)), Some(drained)) => drained.saturating_duration_since(switched),
@@ -226,9 +228,9 @@ impl Run {
             switch_us: self.switch.map_or(0, |(_, took)| micros(took)),
             drain_ms: millis(drain),
             handshakes_waited: tally.handshakes,
-            accepted_while_draining: tally.taken(),
+            accepted_while_draining: tally.taken().saturating_sub(handed_off),
             moved_by_kernel: net.migrated.unwrap_or(0),
-            handed_off: 0,
+            handed_off,
             // What the last reading found has been moved since, where the kernel drained.
             left_behind: match (end, migration.options.drain) {
                 (End::Done, Drain::Kernel) => 0,

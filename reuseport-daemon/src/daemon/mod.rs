@@ -18,6 +18,7 @@ mod counters;
 mod doctor;
 mod driver;
 mod failure;
+mod handoff;
 mod inspect;
 mod logging;
 mod managed;

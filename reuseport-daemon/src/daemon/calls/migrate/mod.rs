@@ -18,14 +18,15 @@ use crate::{
         counters::Counters,
         driver::Driver,
         failure::{self, failed},
+        handoff::Handoff,
         inspect::{Inspection, Look, Sockets},
         migration_run::{Run, tell_phase},
         session_wait::SessionWait,
         settings::{Compared, Comparison},
     },
     domain::{
-        self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Service,
-        ServiceName, Start,
+        self, Decision, Drain, Generation, InstanceState, Label, Options, ProcessId, Refusal,
+        Service, ServiceName, Start,
     },
     steering::ProgramKind,
     sys::passed::Closer,
@@ -47,6 +48,23 @@ enum Destination {
         label: Option<Label>,
         found: Inspection,
     },
+}
+
+/// An instance that has to have receivers.
+struct Receiving {
+    handoff: Arc<Handoff>,
+    process: ProcessId,
+    label: Label,
+}
+
+impl Receiving {
+    /// Looks whether it has. It looks into `/proc`.
+    fn check(self) -> Result<(), Refusal> {
+        match self.handoff.receivers_of(self.process) {
+            0 => Err(Refusal::NoReceiver(self.label)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Driver {
@@ -135,14 +153,22 @@ impl Driver {
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
     /// It comes before the registration of a process: a refusal leaves no trace.
     fn compare(&mut self, name: &ServiceName, call: Call) {
-        let comparison = match self.comparison(name, &call) {
+        let prepared = self
+            .comparison(name, &call)
+            .and_then(|comparison| Ok((comparison, self.receiving(name, &call)?)));
+        let (comparison, receiving) = match prepared {
             Err(failure) => return call.replier.finish(Err(failure)),
-            Ok(comparison) => comparison,
+            Ok(prepared) => prepared,
         };
         let compared = comparison.clone();
         self.find(
             name,
-            move |_, netns| Ok(comparison.read(netns)?),
+            move |_, netns| {
+                if let Some(receiving) = receiving {
+                    receiving.check()?;
+                }
+                Ok(comparison.read(netns)?)
+            },
             move |driver, name, read| driver.compared(name, call, &compared, read),
         );
     }
@@ -177,6 +203,21 @@ impl Driver {
             return Err(failure::no_kernel_drain());
         }
         Ok(Comparison::before(&state, to))
+    }
+
+    /// Who has to receive connections, if anybody.
+    fn receiving(&self, name: &ServiceName, call: &Call) -> Result<Option<Receiving>, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        let label = state.label(to);
+        let start = domain::migrate(&state, &label, call.wanted.options)?;
+        Ok(match (start, call.wanted.options.drain) {
+            (Start::Begin(_), Drain::Handoff) => Some(Receiving {
+                handoff: Arc::clone(&self.managed(name)?.handoff),
+                process: state.instances[&to].process,
+                label,
+            }),
+            (Start::Begin(_), Drain::Owner | Drain::Kernel) | (Start::Unchanged, _) => None,
+        })
     }
 
     /// A process can close its listeners and live on, as servers do that end gracefully. Switching
