@@ -3,6 +3,7 @@
 mod build_ebpf;
 mod bytecode;
 mod demo;
+mod integration;
 mod lint;
 mod llvm;
 mod paths;
@@ -10,6 +11,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the scenarios alone: here, or on other kernels
+    IntegrationTest {
+        #[command(subcommand)]
+        place: integration::Place,
+    },
 }
 
 fn main() -> ExitCode {
@@ -69,5 +76,6 @@ fn dispatch(command: Command) -> Result<()> {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Lint => lint::run(),
         Command::Test { arguments } => test::run(&arguments, None),
+        Command::IntegrationTest { place } => integration::run(&place),
     }
 }

@@ -160,6 +160,7 @@ fn result() -> MigrationResult {
         accepted_while_draining: 4,
         moved_by_kernel: 5,
         handed_off: 6,
+        woken: 9,
         left_behind: 7,
         sessions_left: Some(8),
         counters: counters(),

@@ -254,6 +254,9 @@ pub struct MigrationResult {
     pub moved_by_kernel: u64,
     /// Connections that the daemon handed to the new instance, and that it acknowledged.
     pub handed_off: u64,
+    /// Connections that the daemon made to wake the new instance, and closed at once, on a kernel that
+    /// leaves acceptors asleep when it moves connections to them.
+    pub woken: u64,
     /// Handshakes and queued connections that the old listeners still had at the deadline, and
     /// connections that were handed to the new instance and not acknowledged by then.
     pub left_behind: u64,

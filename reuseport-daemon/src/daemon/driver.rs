@@ -12,6 +12,7 @@ use super::{
     migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
+    probe::Probe,
     watch::{Exit, Exits},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) struct Driver {
     pub(super) pins: Pins,
     pub(super) loader: Loader,
     pub(super) grace: GracePeriod,
+    pub(super) probe: Probe,
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
     /// `tcp_migrate_req`, as it is configured.
@@ -134,7 +136,9 @@ impl Driver {
         if let Err(failure) = self.apply(name, decision) {
             error!(service = %name, %failure, "cannot take leave of an instance; trying again");
             again_later(&self.exits, exit);
+            return;
         }
+        self.wake(&exit.service);
     }
 
     /// Takes a look at a process beside the driver, and then goes on with the call.
@@ -228,7 +232,7 @@ impl Driver {
             Run::resumed(self.run_count, from)
         });
         run.note_wait(wait);
-        let watched = observe::Watched::of(managed, Arc::clone(&run.open));
+        let watched = observe::Watched::of(managed, Arc::clone(&run.open), self.probe.clone());
         let (service, run) = (name.clone(), run.id);
         let (grace, events) = (self.grace, self.events.clone());
         tokio::spawn(async move {

@@ -38,6 +38,8 @@ pub(super) struct Run {
     switch: Option<(Instant, Duration)>,
     before: Option<Counters>,
     trouble: Option<String>,
+    /// How many connections it took to wake the new instance.
+    woken: u64,
     /// Labels of the instances that it comes from, which may end before it does.
     from: Vec<String>,
     /// What differs between old and new listeners.
@@ -66,6 +68,7 @@ impl Run {
             switch: None,
             before,
             trouble: None,
+            woken: 0,
             from,
             warnings,
             replier: Some(replier),
@@ -84,6 +87,7 @@ impl Run {
             before: None,
             trouble: None,
             from,
+            woken: 0,
             warnings: Vec::new(),
             replier: None,
             session_wait: None,
@@ -106,8 +110,12 @@ impl Run {
                     .push("the new instance has closed its listeners meanwhile".to_owned());
                 Observation::Deaf
             }
-            Seen::Retired { trouble } => {
+            Seen::Retired { trouble, woken } => {
                 self.trouble = trouble;
+                self.woken += woken.connections;
+                self.warnings.extend(woken.trouble.map(|it| {
+                    format!("this kernel leaves acceptors asleep (CVE-2026-46015): {it}")
+                }));
                 Observation::Retired
             }
             Seen::Missed => Observation::Missed,
@@ -231,6 +239,7 @@ impl Run {
             accepted_while_draining: tally.taken().saturating_sub(handed_off),
             moved_by_kernel: net.migrated.unwrap_or(0),
             handed_off,
+            woken: self.woken,
             // What the last reading found has been moved since, where the kernel drained.
             left_behind: match (end, migration.options.drain) {
                 (End::Done, Drain::Kernel) => 0,

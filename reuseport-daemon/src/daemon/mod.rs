@@ -25,6 +25,7 @@ mod managed;
 mod migrate_req;
 mod migration_run;
 mod observe;
+mod probe;
 mod recovery;
 mod renewal;
 mod run;
@@ -32,6 +33,7 @@ mod session_wait;
 mod sessions;
 mod settings;
 mod status;
+mod wake;
 mod watch;
 
 pub use config::{Config, ConfigError};

@@ -16,6 +16,8 @@ use super::{
     handoff::{Handoff, TakeError},
     inspect::{self, InspectError},
     managed::Managed,
+    probe::Probe,
+    wake::{Sleepers, Woken},
 };
 use crate::{
     chain::chain,
@@ -52,6 +54,8 @@ pub(super) enum Seen {
     Retired {
         /// Why some could not.
         trouble: Option<String>,
+        /// Whom the kernel left asleep then.
+        woken: Woken,
     },
     /// It could not be seen.
     Missed,
@@ -70,6 +74,7 @@ pub(super) struct Watched {
     open: Arc<HashSet<Handshake>>,
     /// Who gets what the old queues hold, where the daemon hands it over.
     handoff: Option<Arc<Handoff>>,
+    sleepers: Sleepers,
 }
 
 #[derive(Debug, Error)]
@@ -84,7 +89,7 @@ enum ObserveError {
 
 impl Watched {
     /// What a service's migration has to look at.
-    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>) -> Self {
+    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>, probe: Probe) -> Self {
         let state = &managed.state;
         let old = state
             .in_state(InstanceState::Draining)
@@ -111,6 +116,7 @@ impl Watched {
             old,
             open,
             handoff: hands_over.then(|| Arc::clone(&managed.handoff)),
+            sleepers: Sleepers::of(managed, probe),
         }
     }
 
@@ -181,14 +187,19 @@ impl Watched {
         self.seen(open)
     }
 
-    fn retire(&self, options: Options) -> Option<String> {
+    fn retire(&self, options: Options) -> Seen {
         let mut trouble = None;
         for (process, cookies) in &self.old {
             if let Err(error) = self.retire_one(*process, cookies, options) {
                 trouble = Some(chain(&error));
             }
         }
-        trouble
+        let woken = if options.closes_listeners() {
+            self.sleepers.wake()
+        } else {
+            Woken::default()
+        };
+        Seen::Retired { trouble, woken }
     }
 
     /// The signal comes last: a process that ends closes what could not be shut down.
@@ -220,9 +231,7 @@ pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) ->
             .map_err(|it| chain(&it)),
         Wait::Snapshot => watched.snapshot().map_err(|it| chain(&it)),
         Wait::Reading { .. } => watched.reading().map_err(|it| chain(&it)),
-        Wait::Retirement(options) => Ok(Seen::Retired {
-            trouble: watched.retire(options),
-        }),
+        Wait::Retirement(options) => Ok(watched.retire(options)),
     })
     .await;
     let error = match seen {

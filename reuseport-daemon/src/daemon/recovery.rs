@@ -49,6 +49,8 @@ impl Driver {
             if let Err(error) = self.apply(&name, decision) {
                 error!(service = %name, error = chain(&error), "cannot finish what was under way");
             }
+            // Processes may have ended while no daemon was there to see it.
+            self.wake(&name);
         }
         Ok(())
     }

@@ -9,16 +9,17 @@ use reuseport_daemon::lab::{
     world::World,
 };
 use reuseport_tests::{
+    machine::scaled,
     outcomes::all_selected,
     stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4},
 };
 
 pub(crate) fn loopback_500() -> Result<()> {
-    back_to_back(World::loopback()?, 500, 8)
+    back_to_back(World::loopback()?, scaled(500)?, 8)
 }
 
 pub(crate) fn link_100() -> Result<()> {
-    back_to_back(far_away()?, 100, 256)
+    back_to_back(far_away()?, scaled(100)?, 256)
 }
 
 /// Every connection is answered; those between one migration's switch and the next migration are
