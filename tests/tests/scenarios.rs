@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("churn::ten_thousand", churn::ten_thousand),
         trial(
             "listeners::none_left_to_migrate_to",
             listeners::none_left_to_migrate_to,
