@@ -75,7 +75,6 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
             early = early.or_more(Holdings::of(&stage)?);
         }
     }
-    let late = early.not_exceeded(&stage)?;
 
     let report = load.stop()?;
     switches.sort_unstable();
@@ -83,17 +82,19 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     let _ = writeln!(
         io::stderr(),
         "{migrations} migrations, {} connections, {} a second, {} lost, median switch {} µs, \
-         slowest {} µs, {handshakes} handshakes waited for; {early:?} became {late:?}",
+         slowest {} µs, {handshakes} handshakes waited for; early on {early:?}, in the end {:?}",
         ledger.begun(),
         report.rate(),
         ledger.lost(),
         switches[switches.len() / 2],
         switches[switches.len() - 1],
+        Holdings::of(&stage)?,
     );
     ledger.check_complete()?;
     for (since, next, expected) in spans {
         let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
-    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())
+    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())?;
+    early.not_exceeded(&stage)
 }
