@@ -4,6 +4,7 @@
 pub mod control;
 pub mod ctl;
 pub mod held;
+pub mod holdings;
 pub mod machine;
 pub mod nginx;
 pub mod outcomes;

@@ -52,6 +52,7 @@ fn trials() -> Vec<Trial> {
     vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("churn::ten_thousand", churn::ten_thousand),
         trial("handoff::rust", receivers::rust),
         trial("handoff::python", receivers::python),
         trial("handoff::every_acceptor", receivers::every_acceptor),
