@@ -1,0 +1,119 @@
+//! Playing a cell: into the state, migrate, let go, and look at the books.
+
+use std::{sync::mpsc, thread};
+
+use anyhow::{Context, Result, ensure};
+use reuseport_daemon::{
+    api::wire::{Migrate, MigrationResult, Progress},
+    lab::{daemon::DaemonError, ledger::Ledger, load::Load},
+};
+use reuseport_tests::{
+    cells::{Cell, Factor},
+    held::Stopped,
+    stage::SERVICE,
+    wait::until,
+};
+
+use super::{
+    CLIENTS,
+    books::Books,
+    plan::{Moment, Plan, Release},
+    scene::Scene,
+    verdict::{self, Played},
+};
+
+/// Plays a cell. What it finds wrong is the error; what became of the connections is in the books
+/// either way.
+pub(crate) fn play(cell: Cell, books: &Books) -> Result<()> {
+    let plan = Plan::of(cell);
+    let scene = Scene::set(cell, &plan)?;
+    let mut stands = plan
+        .old_stands
+        .then(|| Stopped::stop(&scene.old))
+        .transpose()?;
+    let load = scene.reach(&plan)?;
+    let mut releases = plan.releases.clone();
+    let result = migrate(&scene, &parameters(cell, &plan), |moment| {
+        // Out of the list, so that what is left there was never let go.
+        for (_, release) in releases.extract_if(.., |(when, _)| *when == moment) {
+            match release {
+                Release::Rule(rule) => scene.sieve.set(scene.link()?, rule),
+                Release::Gate => scene.gate.open(),
+                Release::OldServer => stands.take().map_or(Ok(()), Stopped::go_on)?,
+            }
+        }
+        Ok(())
+    })?;
+    ensure!(releases.is_empty(), "{releases:?} not reached: {result:?}");
+    drop(stands);
+    let ledger = settle(load)?;
+    books.enter(&ledger, &result);
+    let played = Played {
+        cell,
+        result,
+        ledger,
+    };
+    verdict::check(scene, &played)
+}
+
+/// Migrates, and calls `at` at every moment that is reached.
+fn migrate(
+    scene: &Scene,
+    parameters: &Migrate,
+    mut at: impl FnMut(Moment) -> Result<()>,
+) -> Result<MigrationResult> {
+    let daemon = scene.stage.daemon();
+    thread::scope(|scope| {
+        let (told, heard) = mpsc::channel();
+        let migration = scope.spawn(move || {
+            daemon.migrate(parameters, |progress| {
+                // Nobody hears it where something went wrong already.
+                let _ = told.send(progress.clone());
+            })
+        });
+        at(Moment::Asked)?;
+        let mut reached = Vec::new();
+        for progress in heard {
+            let moment = moment(&progress).filter(|it| !reached.contains(it));
+            if let Some(moment) = moment {
+                reached.push(moment);
+                at(moment)?;
+            }
+        }
+        let result = migration.join();
+        let result: Result<_, DaemonError> = result.ok().context("the call panicked")?;
+        let result = result.with_context(|| scene.stage.daemon().log())?;
+        at(Moment::Ended)?;
+        Ok(result)
+    })
+}
+
+fn moment(progress: &Progress) -> Option<Moment> {
+    match progress.phase.as_str() {
+        "switched" => Some(Moment::Switched),
+        // Without numbers the snapshot has not been taken yet.
+        "draining" => progress.handshakes.map(|_| Moment::Draining),
+        _ => None,
+    }
+}
+
+/// Waits until every client knows what became of its connection.
+fn settle(load: Load) -> Result<Ledger> {
+    until("every client has its answer", || {
+        let progress = load.progress();
+        Ok(progress.answered + progress.lost == u64::from(CLIENTS))
+    })?;
+    Ok(load.stop()?.connections)
+}
+
+fn parameters(cell: Cell, plan: &Plan) -> Migrate {
+    Migrate {
+        service: SERVICE.to_owned(),
+        to: Some("v2".to_owned()),
+        drain: Some(cell.drain.name().to_owned()),
+        retire: Some(cell.retire.name().to_owned()),
+        drain_timeout_ms: u64::try_from(plan.drain_timeout.as_millis()).ok(),
+        allow_mismatch: Some(vec!["backlog".to_owned()]),
+        ..Migrate::default()
+    }
+}
