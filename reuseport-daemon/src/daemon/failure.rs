@@ -113,6 +113,16 @@ pub(super) fn bad_parameter(what: &str, why: &dyn Error) -> Failure {
     })
 }
 
+/// The program that runs does not say where migrating connections go.
+pub(super) fn no_kernel_drain() -> Failure {
+    Failure::Unsupported(Reason {
+        reason: "kernel-drain".to_owned(),
+        message: "drain: this kernel does not move connections between listeners (Linux 5.14+)"
+            .to_owned(),
+        hint: Some("`--drain owner` loses nothing here either".to_owned()),
+    })
+}
+
 /// The new instance is gone, and its connections with it.
 pub(super) fn target_ended(to: &str) -> Failure {
     failed(
