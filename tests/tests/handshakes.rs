@@ -9,6 +9,7 @@ mod handshakes {
     pub(super) mod plan;
     pub(super) mod play;
     pub(super) mod scene;
+    pub(super) mod selftest;
     pub(super) mod sieve;
     pub(super) mod verdict;
 
@@ -23,8 +24,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Result;
-use handshakes::{books::Books, play::play};
+use handshakes::{books::Books, play::play, scene::Crew, selftest};
 use libtest_mimic::{Arguments, Failed, Trial};
 use reuseport_tests::cells::{self, Cell};
 
@@ -42,17 +42,22 @@ fn main() -> ExitCode {
         Ok("all") => cells::all(),
         Ok(_) | Err(_) => cells::covering(),
     };
-    let trials = cells.into_iter().map(|it| trial(it, &books)).collect();
+    let table = cells
+        .into_iter()
+        .map(|cell| trial(cell.to_string(), cell, Crew::of(cell), &books));
+    let selftest = selftest::cases()
+        .into_iter()
+        .map(|(name, cell)| trial(name, cell, selftest::CREW, &books));
+    let trials = selftest.chain(table).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     // The verdict stands without it.
     let _ = writeln!(io::stderr(), "{books}");
     conclusion.exit_code()
 }
 
-fn trial(cell: Cell, books: &Arc<Books>) -> Trial {
+fn trial(name: String, cell: Cell, crew: Crew, books: &Arc<Books>) -> Trial {
     let books = Arc::clone(books);
-    Trial::test(cell.to_string(), move || {
-        let played: Result<()> = play(cell, &books);
-        played.map_err(|error| Failed::from(format!("{error:#}")))
+    Trial::test(name, move || {
+        play(cell, crew, &books).map_err(|error| Failed::from(format!("{error:#}")))
     })
 }

@@ -62,7 +62,7 @@ pub(crate) fn check() -> Result<()> {
     ));
     let file = directory().join("reuseport.bpf.o");
     bytecode::write(&file, &object)?;
-    test::run(&[], Some(&file))
+    test::run(&[], test::Cells::Covering, Some(&file))
 }
 
 fn build() -> Result<(Vec<u8>, Record)> {

@@ -12,9 +12,21 @@ const BIN_DIR: &str = "REUSEPORTD_BIN_DIR";
 /// The eBPF object that the daemon loads instead of its own.
 const OBJECT: &str = "REUSEPORTD_OBJECT";
 
-/// Runs the tests of the workspace, then the scenarios with `arguments`, and where `object` is
-/// given, with that eBPF object.
-pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
+/// Says that all of the table of handshakes is played, with the value `all`.
+const CELLS: &str = "REUSEPORTD_CELLS";
+
+/// Which part of the table of handshakes is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cells {
+    /// Those that cover it.
+    Covering,
+    /// Every one.
+    All,
+}
+
+/// Runs the tests of the workspace, then the scenarios and the table of handshakes with `arguments`,
+/// and where `object` is given, with that eBPF object.
+pub(crate) fn run(arguments: &[String], cells: Cells, object: Option<&Path>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
             "the scenarios load eBPF programs and make network namespaces, so they need root: \
@@ -26,15 +38,27 @@ pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
     // What users run, and what the budgets are for.
     run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;
     run::run(run::cargo(root).args(["test", "--workspace", "--locked"]))?;
-    let mut privileged = run::cargo(root);
-    privileged
-        .args(["test", "--locked", "-p", "reuseport-tests"])
-        .args(["--features", "privileged"])
-        .args(["--test", "lab", "--test", "scenarios", "--"])
-        .args(arguments)
-        .env(BIN_DIR, paths::target().join("release"));
-    if let Some(object) = object {
-        privileged.env(OBJECT, object);
+    // The table comes last: what it needs is what the scenarios show.
+    for tests in [&["lab", "scenarios"][..], &["handshakes"]] {
+        let mut privileged = run::cargo(root);
+        privileged
+            .args(["test", "--locked", "-p", "reuseport-tests"])
+            .args(["--features", "privileged"]);
+        for test in tests {
+            privileged.args(["--test", test]);
+        }
+        privileged
+            .arg("--")
+            .args(arguments)
+            .env(BIN_DIR, paths::target().join("release"));
+        match cells {
+            Cells::Covering => {}
+            Cells::All => _ = privileged.env(CELLS, "all"),
+        }
+        if let Some(object) = object {
+            privileged.env(OBJECT, object);
+        }
+        run::run(&mut privileged)?;
     }
-    run::run(&mut privileged)
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reuseport_daemon::lab::load::Opening;
-use reuseport_tests::cells::{Cell, Drain, State, Workers};
+use reuseport_tests::cells::{Cell, Drain, Path, State, Workers};
 
 use super::{CLIENTS, sieve::Rule};
 
@@ -70,9 +70,10 @@ const IMPATIENT: Duration = Duration::from_millis(300);
 impl Plan {
     /// The plan of a cell.
     pub(crate) fn of(cell: Cell) -> Self {
+        let stands = hangs(cell);
         let plain = Self {
             rule: Rule::Pass,
-            old_stands: false,
+            old_stands: stands,
             gated: false,
             opening: Opening::Handshake,
             server_sysctls: &[],
@@ -80,88 +81,65 @@ impl Plan {
             backlog: ROOMY,
             fast_open: None,
             defer_accept: None,
-            releases: Vec::new(),
+            releases: vec![(Moment::Ended, Release::OldServer)],
             drain_timeout: PATIENT,
         };
         let pass = Release::Rule(Rule::Pass);
-        let small = match cell.workers {
-            Workers::One => 4,
-            // Two find room with each listener: sixteen in all.
-            Workers::Eight => 1,
-        };
         match cell.state {
             State::SynInFlight => Self {
                 rule: Rule::HoldSyns,
-                releases: vec![
-                    (Moment::Asked, Release::Rule(Rule::HoldEverySecondSyn)),
-                    (Moment::Switched, pass),
-                ],
                 ..plain
+                    .release(Moment::Asked, Release::Rule(Rule::HoldEverySecondSyn))
+                    .release(Moment::Switched, pass)
             },
             State::AckDelayed => Self {
                 rule: Rule::HoldRest,
-                releases: vec![(Moment::Draining, pass)],
-                ..plain
+                ..plain.release(Moment::Draining, pass)
             },
             State::AckDropped => Self {
                 rule: Rule::DropRest,
-                releases: vec![(Moment::Ended, pass)],
                 drain_timeout: IMPATIENT,
-                ..plain
+                ..plain.release(Moment::Ended, pass)
             },
             State::SynAckTimer => Self {
                 rule: Rule::DropRest,
-                releases: vec![(Moment::Draining, Release::Rule(Rule::DropRestUntilSynAck))],
-                ..plain
+                ..plain.once_seen(cell.drain, Release::Rule(Rule::DropRestUntilSynAck))
             },
-            State::AcceptQueue => Self {
-                old_stands: true,
-                releases: vec![(old_goes_on(cell.drain), Release::OldServer)],
-                ..plain
-            },
+            State::AcceptQueue => plain.full_of_connections(cell.drain),
             State::Accepted => Self {
                 gated: true,
-                releases: vec![(Moment::Ended, Release::Gate)],
-                ..plain
+                ..plain.release(Moment::Ended, Release::Gate)
             },
             State::SynCookie => Self {
                 rule: Rule::HoldRest,
                 server_sysctls: &[("net/ipv4/tcp_syncookies", "2")],
-                releases: vec![(Moment::Switched, pass)],
-                ..plain
+                ..plain.release(Moment::Switched, pass)
             },
             State::FastOpen => Self {
                 rule: Rule::HoldEverySecondRest,
-                old_stands: true,
                 opening: Opening::FastOpen,
                 // For servers (2), from clients that have no cookie (0x200).
                 server_sysctls: &[("net/ipv4/tcp_fastopen", "514")],
                 // For clients (1), without a cookie (4).
                 client_sysctls: &[("net/ipv4/tcp_fastopen", "5")],
                 fast_open: Some(64),
-                releases: vec![
-                    (old_goes_on(cell.drain), Release::OldServer),
-                    (Moment::Draining, pass),
-                ],
                 ..plain
+                    .full_of_connections(cell.drain)
+                    .once_seen(cell.drain, pass)
             },
             State::DeferAccept => Self {
                 gated: true,
                 defer_accept: Some(60),
-                releases: vec![(Moment::Draining, Release::Gate)],
-                ..plain
+                ..plain.once_seen(cell.drain, Release::Gate)
             },
             // A SYN that is sent again comes to the new server, and may then be half-open when the
             // snapshot is taken, which cannot tell whose it is: it waits until that has been.
             State::AcceptQueueFull => Self {
                 rule: Rule::HoldLaterSyns,
-                old_stands: true,
-                backlog: small,
-                releases: vec![
-                    (old_goes_on(cell.drain), Release::OldServer),
-                    (Moment::Draining, pass),
-                ],
+                backlog: small(cell.workers),
                 ..plain
+                    .full_of_connections(cell.drain)
+                    .once_seen(cell.drain, pass)
             },
             State::SynQueueFull => Self {
                 rule: Rule::HoldAllButFirstSyn,
@@ -169,18 +147,55 @@ impl Plan {
                     ("net/ipv4/tcp_syncookies", "0"),
                     ("net/ipv4/tcp_max_syn_backlog", "16"),
                 ],
-                backlog: small,
-                releases: vec![(Moment::Draining, pass)],
-                ..plain
+                backlog: small(cell.workers),
+                ..plain.release(Moment::Draining, pass)
             },
+        }
+    }
+
+    fn release(mut self, when: Moment, what: Release) -> Self {
+        self.releases.push((when, what));
+        self
+    }
+
+    /// The old server has a queue that it does not empty. Where that is its part of the drain, it
+    /// goes on as soon as the queue has been seen.
+    fn full_of_connections(mut self, drain: Drain) -> Self {
+        if drain == Drain::Owner {
+            self.releases = vec![(Moment::Draining, Release::OldServer)];
+        }
+        self.old_stands = true;
+        self
+    }
+
+    /// Lets go once the daemon has seen what it holds, or, where the kernel can move even that, once
+    /// the old listeners are closed.
+    fn once_seen(mut self, drain: Drain, what: Release) -> Self {
+        match drain {
+            Drain::Owner => self.release(Moment::Draining, what),
+            Drain::Kernel => {
+                self.drain_timeout = IMPATIENT;
+                self.release(Moment::Ended, what)
+            }
         }
     }
 }
 
-/// When an old server that stands goes on: where the drain needs it, or not before the end.
-fn old_goes_on(drain: Drain) -> Moment {
-    match drain {
-        Drain::Owner => Moment::Draining,
+/// Whether the old server stands until the migration has ended: it does where the drain does not
+/// need it, unless it has to accept before that.
+fn hangs(cell: Cell) -> bool {
+    match cell.drain {
+        Drain::Owner => false,
+        Drain::Kernel => cell.state != State::Accepted,
+    }
+}
+
+/// A backlog with less room than there are clients.
+fn small(workers: Workers) -> u16 {
+    match workers {
+        Workers::One => 4,
+        // Two find room with each listener: sixteen in all.
+        Workers::Eight => 1,
     }
 }
 
@@ -191,7 +206,10 @@ pub(crate) struct Expected {
     pub(crate) in_time: bool,
     /// How many handshakes it waits for, where that is certain.
     pub(crate) handshakes: Option<u64>,
-    /// How many of the connections it leaves behind.
+    /// How many connections the drain takes from the old queues by the migration's end, in its own
+    /// way, where that is certain.
+    pub(crate) drained: Option<u64>,
+    /// How many connections it leaves behind.
     pub(crate) left_behind: u64,
     /// Who answers.
     pub(crate) by: By,
@@ -214,40 +232,80 @@ impl Expected {
     /// What must come of it.
     pub(crate) fn of(cell: Cell) -> Self {
         let all = u64::from(CLIENTS);
+        // Whoever drains has those that the old server could have answered.
+        let owner = cell.drain == Drain::Owner;
+        let or_new = |by| if owner { by } else { By::New };
+        // What the kernel moves only later, packet by packet.
+        let later = |count| {
+            Some(if cell.drain == Drain::Kernel {
+                0
+            } else {
+                count
+            })
+        };
         let plain = Self {
             in_time: true,
             handshakes: Some(0),
+            drained: Some(0),
             left_behind: 0,
-            by: By::Old,
+            by: or_new(By::Old),
         };
         match cell.state {
             State::SynInFlight => Self {
                 handshakes: None,
-                by: By::NewLaterHalf,
+                drained: None,
+                by: or_new(By::NewLaterHalf),
                 ..plain
             },
-            State::AckDelayed | State::SynAckTimer | State::DeferAccept => Self {
+            State::AckDelayed => Self {
                 handshakes: Some(all),
+                drained: Some(all),
                 ..plain
             },
+            State::SynAckTimer | State::DeferAccept => Self {
+                handshakes: Some(all),
+                drained: later(all),
+                ..plain
+            },
+            State::AckDropped if cell.drain == Drain::Kernel => Self {
+                handshakes: Some(all),
+                drained: later(all),
+                ..plain
+            },
+            // Nobody may close a listener that has handshakes left: they stay its owner's.
             State::AckDropped => Self {
                 in_time: false,
                 handshakes: Some(all),
                 left_behind: all,
+                by: By::Old,
                 ..plain
             },
-            State::AcceptQueue | State::Accepted => plain,
+            State::AcceptQueue => Self {
+                drained: Some(all),
+                ..plain
+            },
+            State::Accepted => Self {
+                by: By::Old,
+                ..plain
+            },
             State::SynCookie => Self {
                 by: By::New,
                 ..plain
             },
+            // One whose SYN got lost is an ordinary handshake.
+            State::FastOpen if cell.path == Path::Lossy => Self {
+                handshakes: None,
+                drained: None,
+                ..plain
+            },
             State::FastOpen => Self {
-                handshakes: Some(all / 2),
+                drained: Some(all),
                 ..plain
             },
             State::AcceptQueueFull | State::SynQueueFull => Self {
                 handshakes: None,
-                by: By::AsCounted,
+                drained: None,
+                by: or_new(By::AsCounted),
                 ..plain
             },
         }

@@ -18,15 +18,15 @@ use super::{
     CLIENTS,
     books::Books,
     plan::{Moment, Plan, Release},
-    scene::Scene,
+    scene::{Crew, Scene},
     verdict::{self, Played},
 };
 
 /// Plays a cell. What it finds wrong is the error; what became of the connections is in the books
 /// either way.
-pub(crate) fn play(cell: Cell, books: &Books) -> Result<()> {
+pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
     let plan = Plan::of(cell);
-    let scene = Scene::set(cell, &plan)?;
+    let scene = Scene::set(cell, crew, &plan)?;
     let mut stands = plan
         .old_stands
         .then(|| Stopped::stop(&scene.old))
@@ -45,6 +45,7 @@ pub(crate) fn play(cell: Cell, books: &Books) -> Result<()> {
         Ok(())
     })?;
     ensure!(releases.is_empty(), "{releases:?} not reached: {result:?}");
+    // Every release has been reached, this one too where there was one.
     drop(stands);
     let ledger = settle(load)?;
     books.enter(&ledger, &result);

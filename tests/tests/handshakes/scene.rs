@@ -15,7 +15,7 @@ use reuseport_daemon::{
     sys::{netstat::TcpCounters, sock_diag::SockDiag},
 };
 use reuseport_tests::{
-    cells::{Acceptor, Cell, Family, Path, State, Workers},
+    cells::{Acceptor, Cell, Family, Path, State},
     stage::{PORT, Stage, any_v4, listening},
     wait::until,
 };
@@ -25,8 +25,27 @@ use super::{CLIENTS, plan::Plan, sieve::Sieve};
 /// How long a client waits for each step: longer than the kernel tries again in the worst case.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How many workers the servers have, each with a listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crew {
+    pub(crate) old: u16,
+    pub(crate) new: u16,
+}
+
+impl Crew {
+    /// The crew of a cell of the table.
+    pub(crate) fn of(cell: Cell) -> Self {
+        let count = cell.workers.count();
+        Self {
+            old: count,
+            new: count,
+        }
+    }
+}
+
 /// Everything in a cell.
 pub(crate) struct Scene {
+    pub(crate) crew: Crew,
     pub(crate) stage: Stage,
     pub(crate) old: Fixture,
     pub(crate) new: Fixture,
@@ -38,7 +57,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Sets the scene: the old server serves, the new one stands by, nobody has connected.
-    pub(crate) fn set(cell: Cell, plan: &Plan) -> Result<Self> {
+    pub(crate) fn set(cell: Cell, crew: Crew, plan: &Plan) -> Result<Self> {
         let world = World::linked(link(cell.path))?;
         for (key, value) in plan.server_sysctls {
             sysctl::write(world.server(), key, value)?;
@@ -48,12 +67,17 @@ impl Scene {
         }
         let diag = world.server().enter(SockDiag::open)??;
         let stage = Stage::set(world, &[address(cell.family)])?;
-        let new = options(cell, plan, "v2");
+        let new = Options {
+            workers: crew.new,
+            ..options(cell, plan, "v2")
+        };
         let old = Options {
+            workers: crew.old,
             backlog: plan.backlog,
             ..options(cell, plan, "v1")
         };
         Ok(Self {
+            crew,
             old: stage.instance(&old)?,
             new: stage.instance(&new)?,
             gate: Arc::default(),
@@ -151,7 +175,7 @@ impl Seen {
             State::SynCookie => self.syn_acks == all && self.half_open == 0,
             // A SYN that got lost is sent again without its data, and is then half-open without
             // being in the queue.
-            State::FastOpen => self.half_open == all / 2 && self.queued >= all - all / 2,
+            State::FastOpen => self.half_open + self.queued == all && self.queued > all / 2,
             State::DeferAccept => self.half_open == all && self.connected == all,
             State::AcceptQueueFull => self.full && self.overflows > 0,
             State::SynQueueFull => self.half_open > 0 && self.drops > 0,
@@ -182,10 +206,6 @@ fn address(family: Family) -> String {
 
 fn options(cell: Cell, plan: &Plan, label: &str) -> Options {
     Options {
-        workers: match cell.workers {
-            Workers::One => 1,
-            Workers::Eight => 8,
-        },
         acceptor: match cell.acceptor {
             Acceptor::Level => server::Acceptor::Level,
             Acceptor::Edge => server::Acceptor::Edge,
