@@ -12,6 +12,7 @@ mod handshakes {
     pub(super) mod selftest;
     pub(super) mod sieve;
     pub(super) mod verdict;
+    pub(super) mod without;
 
     /// How many clients a cell has, each with one connection.
     pub(super) const CLIENTS: u32 = 25;
@@ -24,9 +25,15 @@ use std::{
     sync::Arc,
 };
 
-use handshakes::{books::Books, play::play, scene::Crew, selftest};
+use anyhow::Result;
+use handshakes::{
+    books::Books,
+    play::{play, play_without},
+    scene::Crew,
+    selftest, without,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
-use reuseport_tests::cells::{self, Cell};
+use reuseport_tests::cells;
 
 /// Which part of the table is played.
 const CELLS: &str = "REUSEPORTD_CELLS";
@@ -42,22 +49,26 @@ fn main() -> ExitCode {
         Ok("all") => cells::all(),
         Ok(_) | Err(_) => cells::covering(),
     };
-    let table = cells
-        .into_iter()
-        .map(|cell| trial(cell.to_string(), cell, Crew::of(cell), &books));
-    let selftest = selftest::cases()
-        .into_iter()
-        .map(|(name, cell)| trial(name, cell, selftest::CREW, &books));
-    let trials = selftest.chain(table).collect();
+    let mut trials = Vec::new();
+    for (name, cell) in without::cases() {
+        trials.push(trial(name, move || play_without(cell)));
+    }
+    let table = cells.into_iter();
+    let table = table.map(|cell| (cell.to_string(), cell, Crew::of(cell)));
+    let selftest = selftest::cases().into_iter();
+    let selftest = selftest.map(|(name, cell)| (name, cell, selftest::CREW));
+    for (name, cell, crew) in selftest.chain(table) {
+        let books = Arc::clone(&books);
+        trials.push(trial(name, move || play(cell, crew, &books)));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     // The verdict stands without it.
     let _ = writeln!(io::stderr(), "{books}");
     conclusion.exit_code()
 }
 
-fn trial(name: String, cell: Cell, crew: Crew, books: &Arc<Books>) -> Trial {
-    let books = Arc::clone(books);
+fn trial(name: String, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        play(cell, crew, &books).map_err(|error| Failed::from(format!("{error:#}")))
+        test().map_err(|error| Failed::from(format!("{error:#}")))
     })
 }

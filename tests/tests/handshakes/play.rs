@@ -4,8 +4,12 @@ use std::{sync::mpsc, thread};
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::wire::{Migrate, MigrationResult, Progress},
-    lab::{daemon::DaemonError, ledger::Ledger, load::Load},
+    api::wire::{Changed, Migrate, MigrationResult, Progress, ServiceRef},
+    lab::{
+        daemon::DaemonError,
+        ledger::{Ledger, LossKind},
+        load::Load,
+    },
 };
 use reuseport_tests::{
     cells::{Cell, Factor},
@@ -13,6 +17,7 @@ use reuseport_tests::{
     stage::SERVICE,
     wait::until,
 };
+use rustix::process::Signal;
 
 use super::{
     CLIENTS,
@@ -27,25 +32,18 @@ use super::{
 pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
     let plan = Plan::of(cell);
     let scene = Scene::set(cell, crew, &plan)?;
-    let mut stands = plan
-        .old_stands
-        .then(|| Stopped::stop(&scene.old))
-        .transpose()?;
+    let mut stands = stop(&scene, &plan)?;
     let load = scene.reach(&plan)?;
     let mut releases = plan.releases.clone();
     let result = migrate(&scene, &parameters(cell, &plan), |moment| {
         // Out of the list, so that what is left there was never let go.
-        for (_, release) in releases.extract_if(.., |(when, _)| *when == moment) {
-            match release {
-                Release::Rule(rule) => scene.sieve.set(scene.link()?, rule),
-                Release::Gate => scene.gate.open(),
-                Release::OldServer => stands.take().map_or(Ok(()), Stopped::go_on)?,
-            }
+        for (_, what) in releases.extract_if(.., |(when, _)| *when == moment) {
+            release(&scene, &mut stands, what)?;
         }
         Ok(())
     })?;
     ensure!(releases.is_empty(), "{releases:?} not reached: {result:?}");
-    // Every release has been reached, this one too where there was one.
+    // It has gone on, if it stood.
     drop(stands);
     let ledger = settle(load)?;
     books.enter(&ledger, &result);
@@ -55,6 +53,47 @@ pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
         ledger,
     };
     verdict::check(scene, &played)
+}
+
+/// Plays a cell without its migration: nobody looks after the service, and the old server is killed.
+/// That loses every connection, or the cell would say nothing.
+pub(crate) fn play_without(cell: Cell) -> Result<()> {
+    let plan = Plan::of(cell);
+    let scene = Scene::set(cell, Crew::of(cell), &plan)?;
+    let mut stands = stop(&scene, &plan)?;
+    let load = scene.reach(&plan)?;
+    let service = ServiceRef {
+        service: SERVICE.to_owned(),
+    };
+    let _: Changed = scene.stage.daemon().call("RemoveService", &service)?;
+    scene.old.signal(Signal::KILL)?;
+    until("the old listeners are closed", || {
+        Ok(scene.listeners()? == usize::from(scene.crew.new))
+    })?;
+    for (_, what) in plan.releases {
+        release(&scene, &mut stands, what)?;
+    }
+    drop(stands);
+    let ledger = settle(load)?;
+    ensure!(
+        ledger.lost_by(LossKind::Reset) == u64::from(CLIENTS),
+        "not all reset: {ledger:?}"
+    );
+    Ok(())
+}
+
+fn stop<'a>(scene: &'a Scene, plan: &Plan) -> Result<Option<Stopped<'a>>> {
+    let old = plan.old_stands.then_some(&scene.old);
+    old.map(Stopped::stop).transpose()
+}
+
+fn release(scene: &Scene, stands: &mut Option<Stopped<'_>>, what: Release) -> Result<()> {
+    match what {
+        Release::Rule(rule) => scene.sieve.set(scene.link()?, rule),
+        Release::Gate => scene.gate.open(),
+        Release::OldServer => stands.take().map_or(Ok(()), Stopped::go_on)?,
+    }
+    Ok(())
 }
 
 /// Migrates, and calls `at` at every moment that is reached.
