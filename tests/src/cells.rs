@@ -160,21 +160,19 @@ impl Cell {
     }
 }
 
-/// The whole table.
+/// The whole table, so that its beginning has something of every row.
 #[must_use]
 pub fn all() -> Vec<Cell> {
     let mut cells = Vec::new();
-    for row in rows() {
-        for &family in Family::ALL {
-            for &workers in Workers::ALL {
-                for &acceptor in Acceptor::ALL {
-                    cells.push(Cell {
-                        family,
-                        workers,
-                        acceptor,
-                        ..row
-                    });
-                }
+    for &family in Family::ALL {
+        for &workers in Workers::ALL {
+            for &acceptor in Acceptor::ALL {
+                cells.extend(rows().into_iter().map(|row| Cell {
+                    family,
+                    workers,
+                    acceptor,
+                    ..row
+                }));
             }
         }
     }

@@ -2,9 +2,12 @@
 
 use std::{sync::mpsc, thread};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use reuseport_daemon::{
-    api::wire::{Changed, Migrate, MigrationResult, Progress, ServiceRef},
+    api::{
+        client::ClientError,
+        wire::{Changed, Failure, Migrate, MigrationResult, Progress, ServiceRef},
+    },
     lab::{
         daemon::DaemonError,
         ledger::{Ledger, LossKind},
@@ -35,18 +38,28 @@ pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
     let mut stands = stop(&scene, &plan)?;
     let load = scene.reach(&plan)?;
     let mut releases = plan.releases.clone();
-    let result = migrate(&scene, &parameters(cell, &plan), |moment| {
+    let answer = migrate(&scene, &parameters(cell, &plan), |moment| {
         // Out of the list, so that what is left there was never let go.
         for (_, what) in releases.extract_if(.., |(when, _)| *when == moment) {
             release(&scene, &mut stands, what)?;
         }
         Ok(())
     })?;
+    if !scene.can_drain()? {
+        for (_, what) in releases {
+            release(&scene, &mut stands, what)?;
+        }
+        drop(stands);
+        let ledger = settle(load)?;
+        books.refuse(cell, &ledger);
+        return verdict::check_refusal(answer, &ledger);
+    }
+    let result = answer.map_err(|failure| anyhow!("{failure:?}"))?;
     ensure!(releases.is_empty(), "{releases:?} not reached: {result:?}");
     // It has gone on, if it stood.
     drop(stands);
     let ledger = settle(load)?;
-    books.enter(&ledger, &result);
+    books.enter(cell, &ledger, &result);
     let played = Played {
         cell,
         result,
@@ -96,12 +109,15 @@ fn release(scene: &Scene, stands: &mut Option<Stopped<'_>>, what: Release) -> Re
     Ok(())
 }
 
+/// What a migration was answered with.
+pub(crate) type Answer = Result<MigrationResult, Failure>;
+
 /// Migrates, and calls `at` at every moment that is reached.
 fn migrate(
     scene: &Scene,
     parameters: &Migrate,
     mut at: impl FnMut(Moment) -> Result<()>,
-) -> Result<MigrationResult> {
+) -> Result<Answer> {
     let daemon = scene.stage.daemon();
     thread::scope(|scope| {
         let (told, heard) = mpsc::channel();
@@ -120,11 +136,13 @@ fn migrate(
                 at(moment)?;
             }
         }
-        let result = migration.join();
-        let result: Result<_, DaemonError> = result.ok().context("the call panicked")?;
-        let result = result.with_context(|| scene.stage.daemon().log())?;
+        let answer = match migration.join().ok().context("the call panicked")? {
+            Ok(result) => Ok(result),
+            Err(DaemonError::Client(ClientError::Failure(failure))) => Err(failure),
+            Err(error) => return Err(error).with_context(|| daemon.log()),
+        };
         at(Moment::Ended)?;
-        Ok(result)
+        Ok(answer)
     })
 }
 

@@ -120,6 +120,14 @@ impl Scene {
         Ok(load)
     }
 
+    /// Whether this kernel can drain as the cell wants it: to move connections between listeners
+    /// takes a program that is asked where to (Linux 5.14).
+    pub(crate) fn can_drain(&self) -> Result<bool> {
+        let groups = self.stage.status()?.groups;
+        let asked = groups.iter().all(|it| it.program == "select_or_migrate");
+        Ok(self.cell.drain != Drain::Kernel || asked)
+    }
+
     /// How many listeners there are.
     pub(crate) fn listeners(&self) -> Result<usize> {
         Ok(self.diag.listeners(Some(PORT))?.len())

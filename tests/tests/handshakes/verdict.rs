@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use reuseport_daemon::{
-    api::wire::{MigrationResult, OutcomeCounts, Outcomes, ServiceStatus},
+    api::wire::{Failure, MigrationResult, OutcomeCounts, Outcomes, ServiceStatus},
     lab::{ledger::Ledger, server::Counts},
 };
 use reuseport_tests::{
@@ -16,6 +16,7 @@ use reuseport_tests::{
 use super::{
     CLIENTS,
     plan::{By, Expected},
+    play::Answer,
     scene::Scene,
 };
 
@@ -52,6 +53,19 @@ pub(crate) fn check(scene: Scene, played: &Played) -> Result<()> {
     stage.stop_daemon()?;
     check_counts(old_server.exit()?, old, lost_listeners)?;
     check_counts(new_server.exit()?, new, 0)
+}
+
+/// What this kernel cannot do is refused for that reason, and the old server goes on.
+pub(crate) fn check_refusal(answer: Answer, ledger: &Ledger) -> Result<()> {
+    let refused = match &answer {
+        Err(Failure::Unsupported(reason)) => reason.reason == "kernel-drain",
+        Err(Failure::Refused(_) | Failure::NotPermitted(_) | Failure::Failed(_)) | Ok(_) => false,
+    };
+    ensure!(refused, "not refused: {answer:?}");
+    ledger.check_complete()?;
+    let old = answered(ledger, "v1");
+    ensure!(old == u64::from(CLIENTS), "{old} answered by the old one");
+    Ok(())
 }
 
 fn answered(ledger: &Ledger, label: &str) -> u64 {
