@@ -280,10 +280,6 @@ impl Expected {
                 by: By::Old,
                 ..plain
             },
-            State::AcceptQueue => Self {
-                drained: Some(all),
-                ..plain
-            },
             State::Accepted => Self {
                 by: By::Old,
                 ..plain
@@ -298,7 +294,7 @@ impl Expected {
                 drained: None,
                 ..plain
             },
-            State::FastOpen => Self {
+            State::AcceptQueue | State::FastOpen => Self {
                 drained: Some(all),
                 ..plain
             },

@@ -52,7 +52,7 @@ pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
         drop(stands);
         let ledger = settle(load)?;
         books.refuse(cell, &ledger);
-        return verdict::check_refusal(answer, &ledger);
+        return verdict::check_refusal(&answer, &ledger);
     }
     let result = answer.map_err(|failure| anyhow!("{failure:?}"))?;
     ensure!(releases.is_empty(), "{releases:?} not reached: {result:?}");

@@ -115,7 +115,8 @@ impl Scene {
             seen = self.look()?;
             Ok(seen.all_in(self.cell.state))
         });
-        reached.with_context(|| format!("{seen:?}"))?;
+        let counts = self.link()?.counts();
+        reached.with_context(|| format!("{seen:?}, {counts:?}"))?;
         ensure!(load.progress().answered == 0, "answered already");
         Ok(load)
     }

@@ -118,13 +118,11 @@ impl Seen {
 
     /// Which client this is, in the order of their first packets, and whether this is its first.
     fn place(&mut self, client: Client) -> (usize, bool) {
-        match self.clients.iter().position(|it| *it == client) {
-            Some(place) => (place, false),
-            None => {
-                self.clients.push(client);
-                (self.clients.len() - 1, true)
-            }
+        if let Some(place) = self.clients.iter().position(|it| *it == client) {
+            return (place, false);
         }
+        self.clients.push(client);
+        (self.clients.len() - 1, true)
     }
 }
 

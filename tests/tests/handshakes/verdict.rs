@@ -56,8 +56,8 @@ pub(crate) fn check(scene: Scene, played: &Played) -> Result<()> {
 }
 
 /// What this kernel cannot do is refused for that reason, and the old server goes on.
-pub(crate) fn check_refusal(answer: Answer, ledger: &Ledger) -> Result<()> {
-    let refused = match &answer {
+pub(crate) fn check_refusal(answer: &Answer, ledger: &Ledger) -> Result<()> {
+    let refused = match answer {
         Err(Failure::Unsupported(reason)) => reason.reason == "kernel-drain",
         Err(Failure::Refused(_) | Failure::NotPermitted(_) | Failure::Failed(_)) | Ok(_) => false,
     };

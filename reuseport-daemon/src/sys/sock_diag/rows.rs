@@ -110,7 +110,7 @@ impl Listener {
 
 /// Whether a row in state `SYN_RECV` is of a socket, as the child of a Fast Open is, and not of a mere
 /// request for one: only sockets have the attribute (`inet_diag_msg_attrs_fill`,
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_diag.c>).
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
 pub(super) fn is_socket(row: &Row<'_>) -> Result<bool, DecodeError> {
     for attribute in NlasIterator::new(row.attributes) {
         if attribute?.kind() == INET_DIAG_SHUTDOWN {
