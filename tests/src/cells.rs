@@ -258,7 +258,7 @@ mod tests {
         let cells = all();
         let names: BTreeSet<String> = cells.iter().map(Cell::to_string).collect();
         assert_eq!(names.len(), cells.len(), "two cells of one name");
-        assert_eq!(cells.len(), 11 * 3 * 3 * 3 * 2 * 3 * 3);
+        assert_eq!(cells.len(), 11 * Drain::ALL.len() * 3 * 3 * 2 * 3 * 3);
     }
 
     #[test]

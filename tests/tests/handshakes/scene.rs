@@ -15,7 +15,7 @@ use reuseport_daemon::{
     sys::{netstat::TcpCounters, sock_diag::SockDiag},
 };
 use reuseport_tests::{
-    cells::{Acceptor, Cell, Family, Path, State},
+    cells::{Acceptor, Cell, Drain, Family, Path, State},
     stage::{PORT, Stage, any_v4, listening},
     wait::until,
 };
