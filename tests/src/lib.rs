@@ -1,6 +1,7 @@
 //! What the scenarios share: a world with a daemon, servers and a load in it. The parts are
 //! `reuseport_daemon::lab`'s, which the demo is made of too.
 
+pub mod cells;
 pub mod control;
 pub mod ctl;
 pub mod held;

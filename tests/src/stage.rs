@@ -114,9 +114,7 @@ impl Stage {
     ///
     /// As [`Stage::restart_daemon`], and those of `f`.
     pub fn without_daemon(&mut self, f: impl FnOnce() -> Result<()>) -> Result<()> {
-        if let Some(daemon) = self.daemon.take() {
-            daemon.stop()?;
-        }
+        self.stop_daemon()?;
         f()?;
         self.daemon = Some(self.home.start(self.world.server())?);
         Ok(())
@@ -148,6 +146,19 @@ impl Stage {
             daemon.kill()?;
         }
         self.daemon = Some(self.home.start(self.world.server())?);
+        Ok(())
+    }
+
+    /// Tells the daemon to stop, and waits until it has. The world lives on until the stage is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end well.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop()?;
+        }
         Ok(())
     }
 
