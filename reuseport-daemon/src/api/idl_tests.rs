@@ -264,6 +264,8 @@ fn check_parameters(checker: &mut Checker<'_>) {
         user: Some(text("game")),
         netns: Some(text("/run/netns/a")),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(1),
     };
     checker.check("AddService()", &add);
     checker.check("RemoveService()", &named);

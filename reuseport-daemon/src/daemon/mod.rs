@@ -24,6 +24,7 @@ mod managed;
 mod migrate_req;
 mod migration_run;
 mod observe;
+mod parking;
 mod recovery;
 mod run;
 mod session_wait;

@@ -111,6 +111,22 @@ pub enum Effect {
         /// The listener to attach through.
         cookie: SocketCookie,
     },
+    /// Open a parking listener, attach the program through it, and give it the parking slot.
+    OpenParking {
+        /// The group.
+        group: usize,
+    },
+    /// The same, in place of the one that is there, which is closed as soon as no packet is on its
+    /// way to it any more.
+    RotateParking {
+        /// The group.
+        group: usize,
+    },
+    /// Close the parking listener, with whatever waits in it.
+    CloseParking {
+        /// The group.
+        group: usize,
+    },
 }
 
 /// What a migration waits for. Each leads to one [`super::Observation`].
@@ -170,6 +186,9 @@ impl Effect {
                 group: *group,
                 copy: it.active,
             }),
+            Self::OpenParking { group } => Some(Self::CloseParking { group: *group }),
+            // Either parking listener will do; and what has been closed is closed.
+            Self::RotateParking { .. } | Self::CloseParking { .. } => None,
             Self::Clear { .. } | Self::WriteTable { .. } | Self::Attach { .. } => None,
         }
     }
@@ -189,6 +208,9 @@ impl Effect {
             Self::WriteTable { .. } => "write-table",
             Self::Flip { .. } => "flip",
             Self::Attach { .. } => "attach",
+            Self::OpenParking { .. } => "open-parking",
+            Self::RotateParking { .. } => "rotate-parking",
+            Self::CloseParking { .. } => "close-parking",
         }
     }
 }

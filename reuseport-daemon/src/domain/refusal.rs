@@ -36,6 +36,9 @@ pub enum Refusal {
         high = Definition::SLOTS.end()
     )]
     Slots(u32),
+    /// Parking that makes no sense.
+    #[error("{0}")]
+    Park(&'static str),
     /// Two services cannot steer one group.
     #[error("{address} belongs to service {owner} already")]
     AddressTaken {
@@ -235,6 +238,7 @@ impl Refusal {
             Self::LeftAlone { .. } => "left-alone",
             Self::Addresses(_) => "addresses",
             Self::Slots(_) => "slots",
+            Self::Park(_) => "park",
             Self::AddressTaken { .. } => "address-taken",
             Self::MigrationUnderWay { .. } => "migration-under-way",
             Self::UnknownInstance { .. } => "unknown-instance",
@@ -321,6 +325,7 @@ impl Refusal {
             | Self::UnknownSetting(_)
             | Self::Word(..)
             | Self::Slots(_)
+            | Self::Park(_)
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)
