@@ -27,7 +27,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Rates, queues and counters are those of the whole machine: one at a time.
     arguments.test_threads = Some(1);
-    let trials = vec![
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+#[expect(clippy::too_many_lines, reason = "it is a list")]
+fn trials() -> Vec<Trial> {
+    vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
         trial(
@@ -95,7 +100,12 @@ fn main() -> ExitCode {
         trial("lifecycle::retire_shutdown", retire::shutdown),
         trial("lifecycle::retire_signal", retire::signal),
         trial("lifecycle::rollback", drains::rollback),
+        trial("lifecycle::drain_by_kernel", drains::by_kernel),
         trial("lifecycle::new_instance_ends", drains::new_instance_ends),
+        trial(
+            "lifecycle::new_instance_listens_no_more",
+            drains::new_instance_listens_no_more,
+        ),
         trial("lifecycle::old_instance_ends", drains::old_instance_ends),
         trial("lifecycle::drain_timeout", drains::timeout),
         trial("lifecycle::restart", daemon::restart),
@@ -122,8 +132,7 @@ fn main() -> ExitCode {
             "sessions::another_migration_meanwhile",
             sessions::another_migration_meanwhile,
         ),
-    ];
-    libtest_mimic::run(&arguments, trials).exit_code()
+    ]
 }
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {

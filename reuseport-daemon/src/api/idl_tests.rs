@@ -12,8 +12,8 @@ use super::{
     wire::{
         AddService, Changed, Doctor, Finding, GroupStatus, InstanceStatus, ListenerStatus, Migrate,
         MigrateReq, MigrateReqState, MigrationReply, MigrationResult, MigrationStatus, NetCounters,
-        OutcomeCounts, Outcomes, Progress, Reason, Register, Registered, Release, ServiceFilter,
-        ServiceRef, ServiceStatus, Status,
+        OutcomeCounts, Outcomes, ParkingStatus, Progress, Reason, Register, Registered, Release,
+        ServiceFilter, ServiceRef, ServiceStatus, Status,
     },
 };
 
@@ -175,6 +175,17 @@ fn group() -> GroupStatus {
         program: text("select_or_migrate"),
         outcomes: outcomes(),
         slots: 1024,
+        parking: Some(parking()),
+    }
+}
+
+fn parking() -> ParkingStatus {
+    ParkingStatus {
+        open: true,
+        queued: 1,
+        backlog: Some(4096),
+        unserved_ms: Some(1),
+        timeout_ms: 30_000,
     }
 }
 
@@ -243,6 +254,7 @@ fn check_types(checker: &mut Checker<'_>) {
     checker.check("NetCounters", &counters());
     checker.check("Progress", &progress());
     checker.check("MigrationResult", &result());
+    checker.check("ParkingStatus", &parking());
     checker.check("GroupStatus", &group());
     checker.check("ListenerStatus", &listener());
     checker.check("InstanceStatus", &instance());

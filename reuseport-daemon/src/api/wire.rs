@@ -100,7 +100,7 @@ pub struct Migrate {
     /// What to call the instance of `to_pid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// How the old queues are emptied: `owner`.
+    /// How the old queues are emptied, in the words of [`crate::domain::Drain`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<String>,
     /// What happens to the old listeners: `keep`, `shutdown`, or `signal:NAME`.
@@ -236,7 +236,7 @@ pub struct MigrationResult {
     /// Half-open handshakes that the old listeners had at the switch.
     pub handshakes_waited: u64,
     /// Connections that the old instances accepted after the switch: those half-open or queued
-    /// there when the first reading was taken, less those left behind.
+    /// there when the first reading was taken, less those at the last.
     pub accepted_while_draining: u64,
     /// Connections that the kernel moved between listeners meanwhile (`TCPMigrateReqSuccess`).
     pub moved_by_kernel: u64,

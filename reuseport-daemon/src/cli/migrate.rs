@@ -58,12 +58,15 @@ struct Target {
 enum Drain {
     /// The old server keeps accepting until nothing is left
     Owner,
+    /// The old listeners are shut down, and the kernel moves what they hold (Linux 5.14+)
+    Kernel,
 }
 
 impl Drain {
     fn as_str(self) -> &'static str {
         match self {
             Self::Owner => "owner",
+            Self::Kernel => "kernel",
         }
     }
 }

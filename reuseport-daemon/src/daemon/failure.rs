@@ -99,8 +99,8 @@ pub(super) fn not_parked(error: &PerformError) -> Failure {
 pub(super) fn cannot_park() -> Failure {
     Failure::Unsupported(Reason {
         reason: "parking".to_owned(),
-        message: "this kernel cannot park: it has no BPF_SK_REUSEPORT_SELECT_OR_MIGRATE (Linux \
-                  5.14+), so that connections end with the listener that they wait at"
+        message: "park: this kernel does not move connections between listeners \
+                  (BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, Linux 5.14+)"
             .to_owned(),
         hint: Some("add the service without --park".to_owned()),
     })
@@ -148,6 +148,16 @@ pub(super) fn bad_parameter(what: &str, why: &dyn Error) -> Failure {
         reason: "bad-parameter".to_owned(),
         message: format!("{what}: {}", chain(why)),
         hint: None,
+    })
+}
+
+/// The program that runs does not say where migrating connections go.
+pub(super) fn no_kernel_drain() -> Failure {
+    Failure::Unsupported(Reason {
+        reason: "kernel-drain".to_owned(),
+        message: "drain: this kernel does not move connections between listeners (Linux 5.14+)"
+            .to_owned(),
+        hint: Some("`--drain owner` loses nothing here either".to_owned()),
     })
 }
 

@@ -20,7 +20,7 @@ use crate::{
         Replier,
         wire::{Failure, MigrationReply, MigrationResult, Progress, Reply},
     },
-    domain::{End, Migration, Observation, Wait},
+    domain::{Drain, End, Migration, Observation, Wait},
     steering::Runs,
     sys::{netstat::TcpCounters, sock_diag::Handshake},
 };
@@ -100,6 +100,11 @@ impl Run {
                     handshakes: self.open_handshakes(),
                     queued,
                 }
+            }
+            Seen::Deaf => {
+                self.warnings
+                    .push("the new instance has closed its listeners meanwhile".to_owned());
+                Observation::Deaf
             }
             Seen::Retired { trouble } => {
                 self.trouble = trouble;
@@ -206,7 +211,11 @@ impl Run {
             accepted_while_draining: tally.taken(),
             moved_by_kernel: net.migrated.unwrap_or(0),
             handed_off: 0,
-            left_behind: tally.left,
+            // What the last reading found has been moved since, where the kernel drained.
+            left_behind: match (end, migration.options.drain) {
+                (End::Done, Drain::Kernel) => 0,
+                (End::Done | End::RolledBack | End::TimedOut | End::Failed, _) => tally.left,
+            },
             sessions_left: None,
             counters: net_counters(&net),
             outcomes: outcomes(&runs),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     chain::chain,
-    domain::{Address, InstanceState, ProcessId, Retire, SocketCookie, Wait},
+    domain::{Address, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait},
     sys::{
         grace::GracePeriod,
         netns::{Netns, NetnsError},
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// The pause after a failure, so that what keeps failing is not tried without end.
+/// The pause after what is tried again, so that what stays as it is does not keep the daemon busy.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What was seen.
@@ -44,6 +44,8 @@ pub(super) enum Seen {
         /// Connections in the old accept queues.
         queued: u64,
     },
+    /// The new instance has no listener left at one of the service's addresses.
+    Deaf,
     /// The old listeners have been retired.
     Retired {
         /// Why some could not.
@@ -60,6 +62,8 @@ pub(super) struct Watched {
     addresses: Vec<Address>,
     /// The draining instances and their listeners.
     old: Vec<(ProcessId, HashSet<SocketCookie>)>,
+    /// The new instance's listeners, group by group.
+    new: Vec<HashSet<SocketCookie>>,
     /// Handshakes of the snapshot that were half-open the last time.
     open: Arc<HashSet<Handshake>>,
 }
@@ -86,9 +90,16 @@ impl Watched {
                 (state.instances[&generation].process, cookies)
             })
             .collect();
+        let to = state.migration.as_ref().map(|it| it.to);
+        let new = state.groups.iter().map(|group| {
+            let listeners = group.slots.values();
+            let ours = listeners.filter(|it| Some(it.generation) == to);
+            ours.map(|it| it.cookie).collect()
+        });
         Self {
             netns: Arc::clone(&managed.netns),
             addresses: state.definition.addresses.clone(),
+            new: new.collect(),
             old,
             open,
         }
@@ -109,29 +120,31 @@ impl Watched {
         Ok(found)
     }
 
-    /// How many connections wait in the old accept queues.
-    fn queued(&self) -> Result<u64, ObserveError> {
+    /// The order matters: a handshake that ends before the queues are looked at is then seen there.
+    fn seen(&self, open: HashSet<Handshake>) -> Result<Seen, ObserveError> {
         let diag = self.netns.enter(SockDiag::open)??;
+        let mut listening = HashSet::new();
         let mut queued = 0;
         for port in self.ports() {
             for listener in diag.listeners(Some(port))? {
-                if self
-                    .old
-                    .iter()
-                    .any(|(_, ours)| ours.contains(&listener.cookie))
-                {
+                listening.insert(listener.cookie);
+                if self.is_old(listener.cookie) {
                     queued += u64::from(listener.accept_queue);
                 }
             }
         }
-        Ok(queued)
+        if self.new.iter().any(|group| group.is_disjoint(&listening)) {
+            return Ok(Seen::Deaf);
+        }
+        Ok(Seen::Reading { open, queued })
     }
 
-    /// The order matters: a handshake that ends between the two is then seen in the queue.
+    fn is_old(&self, listener: SocketCookie) -> bool {
+        self.old.iter().any(|(_, ours)| ours.contains(&listener))
+    }
+
     fn snapshot(&self) -> Result<Seen, ObserveError> {
-        let open = self.handshakes()?;
-        let queued = self.queued()?;
-        Ok(Seen::Reading { open, queued })
+        self.seen(self.handshakes()?)
     }
 
     fn reading(&self) -> Result<Seen, ObserveError> {
@@ -142,23 +155,33 @@ impl Watched {
                 open.insert(*handshake);
             }
         }
-        let queued = self.queued()?;
-        Ok(Seen::Reading { open, queued })
+        self.seen(open)
     }
 
-    fn retire(&self, how: Retire) -> Option<String> {
+    fn retire(&self, options: Options) -> Option<String> {
         let mut trouble = None;
         for (process, cookies) in &self.old {
-            let done = match how {
-                Retire::Keep => Ok(()),
-                Retire::Shutdown => shut_down(*process, &self.netns, cookies),
-                Retire::Signal(number) => signal(*process, number),
-            };
-            if let Err(error) = done {
+            if let Err(error) = self.retire_one(*process, cookies, options) {
                 trouble = Some(chain(&error));
             }
         }
         trouble
+    }
+
+    /// The signal comes last: a process that ends closes what could not be shut down.
+    fn retire_one(
+        &self,
+        process: ProcessId,
+        listeners: &HashSet<SocketCookie>,
+        options: Options,
+    ) -> Result<(), InspectError> {
+        if options.closes_listeners() {
+            shut_down(process, &self.netns, listeners)?;
+        }
+        match options.retire {
+            Retire::Keep | Retire::Shutdown => Ok(()),
+            Retire::Signal(number) => signal(process, number),
+        }
     }
 }
 
@@ -174,12 +197,16 @@ pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) ->
             .map_err(|it| it.to_string()),
         Wait::Snapshot => watched.snapshot().map_err(|it| it.to_string()),
         Wait::Reading { .. } => watched.reading().map_err(|it| it.to_string()),
-        Wait::Retirement(how) => Ok(Seen::Retired {
-            trouble: watched.retire(how),
+        Wait::Retirement(options) => Ok(Seen::Retired {
+            trouble: watched.retire(options),
         }),
     })
     .await;
     let error = match seen {
+        Ok(Ok(Seen::Deaf)) => {
+            tokio::time::sleep(PAUSE).await;
+            return Seen::Deaf;
+        }
         Ok(Ok(seen)) => return seen,
         Ok(Err(error)) => error,
         Err(error) => error.to_string(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reuseport_common::SteeringTable;
 
 use super::{
-    End, Generation, Instance, Migration, Retire, Service, Slot, SocketCookie, TableCopy,
+    End, Generation, Instance, Migration, Options, Service, Slot, SocketCookie, TableCopy,
     service::Listener,
 };
 
@@ -141,8 +141,8 @@ pub enum Wait {
         /// How long to wait before it.
         after: Duration,
     },
-    /// The draining instances' listeners to be retired.
-    Retirement(Retire),
+    /// The draining instances' listeners to be retired, as these say.
+    Retirement(Options),
 }
 
 impl Effect {

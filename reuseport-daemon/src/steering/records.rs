@@ -196,6 +196,8 @@ pub(super) fn migration_record(migration: Option<&Migration>) -> MigrationRecord
         to: migration.to.0,
         drain: match migration.options.drain {
             Drain::Owner => 1,
+            Drain::Kernel => 2,
+            Drain::Handoff => 3,
         },
         retire,
         signal,
@@ -221,6 +223,8 @@ pub(super) fn migration_of(record: &MigrationRecord) -> Result<Option<Migration>
     };
     let drain = match record.drain {
         1 => Drain::Owner,
+        2 => Drain::Kernel,
+        3 => Drain::Handoff,
         value => return Err(number("drain strategy", value)),
     };
     let retire = match record.retire {
@@ -327,16 +331,16 @@ mod tests {
 
     #[test]
     fn a_migration_comes_back_at_the_start_of_its_phase() {
-        for (retire, migrate_req) in [
-            (Retire::Keep, None),
-            (Retire::Shutdown, Some(false)),
-            (Retire::Signal(3), Some(true)),
+        for (drain, retire, migrate_req) in [
+            (Drain::Owner, Retire::Keep, None),
+            (Drain::Kernel, Retire::Shutdown, Some(false)),
+            (Drain::Handoff, Retire::Signal(3), Some(true)),
         ] {
             let migration = Migration {
                 from: Vec::new(),
                 to: Generation(4),
                 options: Options {
-                    drain: Drain::Owner,
+                    drain,
                     retire,
                     deadline_ms: 17,
                     migrate_req,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{End, Observation, Phase, Tally, end::end};
+use super::{Drain, End, Observation, Phase, Tally, end::end};
 use crate::domain::{Decision, Effect, Service, Wait};
 
 /// The first pause between two readings; it doubles up to [`LONGEST_PAUSE`].
@@ -23,6 +23,11 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
             let pause = SHORTEST_PAUSE;
             go_on(service, Phase::Handshakes { pause }, Wait::Snapshot)
         }
+        (Phase::Handshakes { .. } | Phase::Queues { .. }, Observation::Deaf)
+            if migration.can_go_back(service) =>
+        {
+            end(service, End::RolledBack)
+        }
         (
             Phase::Queues { .. },
             Observation::Reading {
@@ -34,7 +39,11 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
         | (Phase::Handshakes { .. } | Phase::Settling | Phase::Queues { .. }, _)
             if late =>
         {
-            end(&noted(service, seen), End::TimedOut)
+            let service = &noted(service, seen);
+            match (migration.phase, migration.options.drain) {
+                (Phase::Handshakes { .. } | Phase::Settling, Drain::Kernel) => retire(service),
+                (_, Drain::Owner | Drain::Kernel | Drain::Handoff) => end(service, End::TimedOut),
+            }
         }
         (Phase::Handshakes { pause }, Observation::Reading { handshakes, .. }) => {
             let service = &noted(service, seen);
@@ -43,6 +52,9 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
             } else {
                 look_again(service, pause, |pause| Phase::Handshakes { pause })
             }
+        }
+        (Phase::Settling, Observation::GraceOver) if migration.options.drain == Drain::Kernel => {
+            retire(service)
         }
         (Phase::Settling, Observation::GraceOver) => {
             let pause = SHORTEST_PAUSE;
@@ -60,15 +72,20 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
         (Phase::Switched | Phase::Settling, Observation::Missed) => {
             go_on(service, migration.phase, Wait::Grace)
         }
-        (Phase::Handshakes { .. }, Observation::Missed) if migration.tally.is_none() => {
+        (Phase::Handshakes { .. }, Observation::Missed | Observation::Deaf)
+            if migration.tally.is_none() =>
+        {
             go_on(service, migration.phase, Wait::Snapshot)
         }
-        (Phase::Handshakes { .. } | Phase::Queues { .. }, Observation::Missed) => {
+        (
+            Phase::Handshakes { .. } | Phase::Queues { .. },
+            Observation::Missed | Observation::Deaf,
+        ) => {
             let after = Duration::ZERO;
             go_on(service, migration.phase, Wait::Reading { after })
         }
         (Phase::Retiring, Observation::Missed) => {
-            let wait = Wait::Retirement(migration.options.retire);
+            let wait = Wait::Retirement(migration.options);
             go_on(service, Phase::Retiring, wait)
         }
         (Phase::Retiring, Observation::Retired) => end(service, End::Done),
@@ -124,6 +141,6 @@ fn retire(service: &Service) -> Decision {
     decision
         .effects
         .push(Effect::RecordMigration(Some(migration.clone())));
-    decision.wait = Some(Wait::Retirement(migration.options.retire));
+    decision.wait = Some(Wait::Retirement(migration.options));
     decision
 }

@@ -1,6 +1,6 @@
 //! The ends of a migration.
 
-use super::{End, Migration, Phase, Retire};
+use super::{End, Migration, Phase};
 use crate::domain::{Decision, Effect, Generation, InstanceState, Refusal, Service, steer};
 
 /// Decides to go back to the instances that served before.
@@ -36,7 +36,7 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
             let drained: Vec<Generation> = next.in_state(InstanceState::Draining).collect();
             for generation in drained {
                 // The slots first: killed in between, the next start retires it again.
-                if migration.options.retire == Retire::Shutdown {
+                if migration.options.closes_listeners() {
                     effects.append(&mut steer::clear_slots(next, generation));
                 }
                 effects.extend(steer::set_state(next, generation, InstanceState::Retired));

@@ -10,9 +10,18 @@
 //!                               rolled back         the old instances end ────────┘
 //!
 //!   Queues ── a handshake after all ──> Handshakes
+//!   Handshakes, Queues ── the new instance listens no more ──> rolled back
 //!   Handshakes, Settling, Queues ── deadline ──> timed out (the old instances keep draining)
 //!   any ── the new instance ends, nobody to go back to ──> failed
 //!   Switched ── deadline, no grace period to be had ──> timed out
+//! ```
+//!
+//! Where the kernel drains there are no Queues: shutting the old listeners down, which is then part
+//! of Retiring, makes it move what they hold.
+//!
+//! ```text
+//!   Settling ── grace over ──> Retiring
+//!   Handshakes, Settling ── deadline ──> Retiring (the kernel moves what is half-open, too)
 //! ```
 //!
 //! Handshakes, Settling and Queues together are what `status` calls draining. The order is the
@@ -57,6 +66,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether the old listeners are shut down when they are retired.
+    #[must_use]
+    pub fn closes_listeners(self) -> bool {
+        self.drain == Drain::Kernel || self.retire == Retire::Shutdown
+    }
+
     /// Turns `tcp_migrate_req` on, if the migration is to do so.
     fn hold_migrate_req(self) -> Option<Effect> {
         let was = self.migrate_req?;
@@ -76,6 +91,11 @@ pub enum Drain {
     /// The old server keeps accepting, as it always did.
     #[default]
     Owner,
+    /// Their listeners are shut down, and the kernel moves what they hold to the new instance. It
+    /// takes a program that says where migrating connections go (Linux 5.14).
+    Kernel,
+    /// The daemon accepts, and hands each connection to the new instance, which has to receive them.
+    Handoff,
 }
 
 /// What happens to the old listeners when they are empty.
@@ -183,6 +203,9 @@ pub enum Observation {
         /// Connections in the old accept queues.
         queued: u64,
     },
+    /// The new instance lives, and has no listener at one of the service's addresses any more.
+    /// Reported after a pause, since it is looked at again where there is no going back.
+    Deaf,
     /// The old listeners are retired, as far as that could be done.
     Retired,
     /// It could not be looked at this time. Reported after a pause, since it is tried again.

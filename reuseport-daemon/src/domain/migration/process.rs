@@ -1,6 +1,6 @@
 //! What a process's end means for its service.
 
-use super::{End, Phase, Retire, end::end};
+use super::{End, Phase, end::end};
 use crate::domain::{Decision, Effect, Generation, InstanceState, Service, steer};
 
 /// Decides what follows when an instance's process has ended. Its sockets are closed by then and the
@@ -71,7 +71,7 @@ fn heir(service: &Service) -> Option<Generation> {
         return None;
     }
     let shutting_down = service.migration.as_ref().is_some_and(|migration| {
-        migration.phase == Phase::Retiring && migration.options.retire == Retire::Shutdown
+        migration.phase == Phase::Retiring && migration.options.closes_listeners()
     });
     [
         InstanceState::Standby,

@@ -29,7 +29,7 @@ pub fn resume(service: &Service) -> Decision {
     decision.effects.append(&mut clears);
     decision.wait = decision.next.migration.as_ref().map(|migration| {
         if migration.phase == Phase::Retiring {
-            Wait::Retirement(migration.options.retire)
+            Wait::Retirement(migration.options)
         } else {
             Wait::Grace
         }

@@ -175,6 +175,7 @@ fn a_service_that_goes_away_parks_no_more() {
 fn a_service_that_does_not_park_needs_nothing() {
     let mut world = World::new(1);
     world.service.definition.park_timeout = None;
+    world.kernel.definition.park_timeout = None;
     assert_eq!(effects(&park(&world.service, 0)), [""; 0]);
     serve(&mut world);
     assert_eq!(standing(&world), [Parking::Closed]);

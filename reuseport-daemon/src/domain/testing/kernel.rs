@@ -12,7 +12,7 @@ use crate::domain::{
 /// What an effect is performed on, and what outlives the daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    definition: Definition,
+    pub(crate) definition: Definition,
     pub(crate) newest: Generation,
     pub(crate) groups: Vec<KernelGroup>,
     pub(crate) instances: BTreeMap<Generation, Instance>,

@@ -19,6 +19,14 @@ pub(crate) fn label(text: &str) -> Label {
     text.parse().expect("label")
 }
 
+/// The kernel moves what the old listeners hold.
+pub(crate) fn by_kernel() -> Options {
+    Options {
+        drain: Drain::Kernel,
+        ..keep()
+    }
+}
+
 /// The process of a pid that was never used before.
 pub(crate) fn process(pid: u32) -> ProcessId {
     ProcessId {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
     api::wire::MigrationResult,
-    lab::{fixture::Fixture, load::Load, world::World},
+    lab::{fixture::Fixture, load::Load, server::Stop, world::World},
 };
 use reuseport_tests::{
     ctl::{Ctl, last_line},
@@ -109,6 +109,54 @@ pub(crate) fn new_instance_ends() -> Result<()> {
     let result = migration.ends("rolled_back", 5)?;
     ensure!(result.from == ["v1"] && result.to == "v2", "{result:?}");
     case.ensure_states(&[("v1", "serving"), ("v2", "gone")])?;
+
+    stands.go_on()?;
+    ensure!(load.advances_by(200, DEADLINE), "the old instance serves");
+    let ledger = complete(load)?;
+    ensure!(ledger.by_label().keys().eq([&tag("v1")]));
+    check_selected(&case.stage, ledger.begun())
+}
+
+/// The old instance accepts nothing any more. Its listeners are shut down, and what waits in their
+/// queues is moved to the new one.
+pub(crate) fn by_kernel() -> Result<()> {
+    let case = Case::prepare()?;
+    let stands = Stopped::stop(&case.old)?;
+    let load = case.waiting_clients()?;
+    let line = format!("--json migrate {SERVICE} --to v2 --drain kernel");
+    let ran = case.ctl.run(&line)?;
+    let result: MigrationResult =
+        serde_json::from_value(last_line(&ran.out)?).with_context(|| format!("{ran:?}"))?;
+    ensure!(result.outcome == "done" && ran.code == 0, "{result:?}");
+    ensure!(result.moved_by_kernel == u64::from(WAITING), "{result:?}");
+    ensure!(
+        result.left_behind == 0 && result.accepted_while_draining == 0,
+        "{result:?}"
+    );
+    case.ensure_states(&[("v1", "retired"), ("v2", "serving")])?;
+    ensure!(load.advances_by(200, DEADLINE), "the new instance serves");
+    stands.go_on()?;
+    let ledger = complete(load)?;
+    ensure!(ledger.by_label().keys().eq([&tag("v2")]));
+    let counts = case.old.exit()?;
+    ensure!(
+        counts.accepted == 0 && counts.listeners_lost == 1,
+        "{counts:?}"
+    );
+    Ok(())
+}
+
+/// The new instance closes its listeners during the drain, and lives on: the old one serves again
+/// without being asked.
+pub(crate) fn new_instance_listens_no_more() -> Result<()> {
+    let mut case = Case::prepare()?;
+    let stands = Stopped::stop(&case.old)?;
+    let load = case.waiting_clients()?;
+    let migration = Held::begin(&case.stage, SERVICE, "--to v2 --retire shutdown")?;
+    case.new.stop_listening(Stop::Close)?;
+    let result = migration.ends("rolled_back", 5)?;
+    ensure!(result.warnings.len() == 1, "{result:?}");
+    case.ensure_states(&[("v1", "serving"), ("v2", "standby")])?;
 
     stands.go_on()?;
     ensure!(load.advances_by(200, DEADLINE), "the old instance serves");

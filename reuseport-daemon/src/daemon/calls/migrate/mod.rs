@@ -24,9 +24,10 @@ use crate::{
         settings::{Compared, Comparison},
     },
     domain::{
-        self, Decision, Generation, InstanceState, Label, Options, Refusal, Service, ServiceName,
-        Start,
+        self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Service,
+        ServiceName, Start,
     },
+    steering::ProgramKind,
     sys::passed::Closer,
 };
 
@@ -135,6 +136,12 @@ impl Driver {
     fn comparison(&self, name: &ServiceName, call: &Call) -> Result<Comparison, Failure> {
         let (state, to) = self.foresee(name, &call.to)?;
         domain::migrate(&state, &state.label(to), call.wanted.options)?;
+        let groups = self.managed(name)?.maps.groups();
+        if call.wanted.options.drain == Drain::Kernel
+            && groups.iter().any(|it| it.kind() == ProgramKind::Select)
+        {
+            return Err(failure::no_kernel_drain());
+        }
         Ok(Comparison::before(&state, to))
     }
 

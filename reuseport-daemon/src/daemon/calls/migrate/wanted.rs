@@ -71,6 +71,7 @@ fn options(parameters: &Migrate) -> Result<Options, Failure> {
     Ok(Options {
         drain: match parameters.drain.as_deref() {
             None | Some("owner") => Drain::Owner,
+            Some("kernel") => Drain::Kernel,
             Some(other) => return Err(Refusal::Word("drain", other.to_owned()).into()),
         },
         retire: match parameters.retire.as_deref() {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{EMPTY, PAUSE, PHASES, in_phase, migrating, phase_of, reading};
+use super::{EMPTY, PAUSE, PHASES, in_phase, migrating, phase_of, reading, twice};
 use crate::domain::{
     Decision, End,
-    InstanceState::{Draining, Retired, Serving},
+    InstanceState::{Draining, Retired, Serving, Standby},
     Observation, Phase, Retire, Tally, Wait, advance,
-    testing::{DEADLINE, World, keep, options},
+    testing::{DEADLINE, World, by_kernel, keep, options, process},
 };
 
 const HANDSHAKES: Phase = Phase::Handshakes { pause: PAUSE };
@@ -63,7 +63,7 @@ fn queues_are_looked_at_again_until_they_are_empty() {
     for retire in [Retire::Keep, Retire::Shutdown, Retire::Signal(15)] {
         let world = migrating(World::with_instances(2), "v2", options(retire), QUEUES);
         let decision = advance(&world.service, EMPTY, 0);
-        let expected = goes_to(Phase::Retiring, Wait::Retirement(retire));
+        let expected = goes_to(Phase::Retiring, Wait::Retirement(options(retire)));
         assert_eq!(told(&decision), expected);
         assert_eq!(World::names(&decision.effects), ["record-migration"]);
     }
@@ -121,7 +121,7 @@ fn what_was_missed_is_looked_at_again() {
     assert_eq!(missed(HANDSHAKES), goes_to(HANDSHAKES, Wait::Snapshot));
     assert_eq!(missed(Phase::Settling), grace(Phase::Settling));
     assert_eq!(missed(QUEUES), goes_to(QUEUES, AT_ONCE));
-    let retirement = goes_to(Phase::Retiring, Wait::Retirement(Retire::Keep));
+    let retirement = goes_to(Phase::Retiring, Wait::Retirement(keep()));
     assert_eq!(missed(Phase::Retiring), retirement);
 
     // Once there is a snapshot, a second one would take in handshakes that are the new instance's.
@@ -153,7 +153,7 @@ fn the_deadline_ends_the_drain_where_it_is() {
 #[test]
 fn what_is_empty_at_the_deadline_is_done() {
     let late = |phase, seen| told(&advance(&in_phase(phase).service, seen, DEADLINE));
-    let retirement = goes_to(Phase::Retiring, Wait::Retirement(Retire::Keep));
+    let retirement = goes_to(Phase::Retiring, Wait::Retirement(keep()));
     assert_eq!(late(QUEUES, EMPTY), retirement);
     // The same reading proves nothing while a handshake may be on its way into a queue.
     assert_eq!(late(HANDSHAKES, EMPTY).2, Some(End::TimedOut));
@@ -170,7 +170,68 @@ fn the_deadline_does_not_cut_off_the_snapshot_nor_the_retirement() {
         Some(End::Done)
     );
     let missed = late(Phase::Retiring, Observation::Missed);
-    assert_eq!(missed.1, Some(Wait::Retirement(Retire::Keep)));
+    assert_eq!(missed.1, Some(Wait::Retirement(keep())));
+}
+
+#[test]
+fn the_kernel_moves_what_is_queued_once_no_handshake_is_left() {
+    let mut world = World::with_instances(2);
+    assert_eq!(world.migrate("v2", by_kernel()), Ok(true));
+    world.see_all(&[Observation::GraceOver, reading(1, 7), reading(0, 7)]);
+    assert_eq!(world.wait, Some(Wait::Grace));
+    world.see(Observation::GraceOver);
+    assert_eq!(world.wait, Some(Wait::Retirement(by_kernel())));
+    world.shut_down_draining();
+    world.see(Observation::Retired);
+    assert_eq!(world.end, Some(End::Done));
+    assert_eq!(world.states(), [("v1", Retired), ("v2", Serving)]);
+    assert!(world.kernel.groups.iter().all(|it| it.records.len() == 2));
+}
+
+#[test]
+fn the_kernel_moves_what_the_deadline_cuts_off() {
+    for (phase, seen) in [
+        (HANDSHAKES, reading(2, 3)),
+        (HANDSHAKES, Observation::Missed),
+        (Phase::Settling, Observation::GraceOver),
+    ] {
+        let world = migrating(World::with_instances(2), "v2", by_kernel(), phase);
+        let retirement = goes_to(Phase::Retiring, Wait::Retirement(by_kernel()));
+        assert_eq!(told(&advance(&world.service, seen, DEADLINE)), retirement);
+    }
+    // Nothing is shut down before the grace period after the switch.
+    let world = migrating(World::with_instances(2), "v2", by_kernel(), Phase::Switched);
+    let late = advance(&world.service, Observation::Missed, DEADLINE);
+    assert_eq!(told(&late).2, Some(End::TimedOut));
+}
+
+#[test]
+fn an_instance_that_listens_no_more_is_not_moved_to() {
+    for phase in [HANDSHAKES, QUEUES] {
+        for now in [0, DEADLINE] {
+            let mut world = in_phase(phase);
+            world.now = now;
+            world.see(Observation::Deaf);
+            assert_eq!(world.end, Some(End::RolledBack));
+            assert_eq!(world.states(), [("v1", Serving), ("v2", Standby)]);
+        }
+    }
+}
+
+#[test]
+fn without_anybody_to_go_back_to_it_waits_for_its_time() {
+    // v1 is drained still, and nobody whom the service came from is left.
+    let mut world = twice(HANDSHAKES, keep());
+    world.end_process(process(2));
+    world.see(Observation::Deaf);
+    assert_eq!(
+        (world.end, world.wait),
+        (Some(End::TimedOut), Some(Wait::Snapshot))
+    );
+    world.now = DEADLINE;
+    world.see(Observation::Deaf);
+    assert_eq!(world.wait, None);
+    assert_eq!(world.states(), [("v1", Draining), ("v3", Serving)]);
 }
 
 #[test]

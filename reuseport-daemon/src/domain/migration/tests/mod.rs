@@ -82,7 +82,7 @@ fn timed_out(world: World, to: &str) -> World {
 /// A migration to `to` is done.
 fn migrated(world: World, to: &str, options: Options) -> World {
     let mut world = migrating(world, to, options, Phase::Retiring);
-    if options.retire == super::Retire::Shutdown {
+    if options.closes_listeners() {
         world.shut_down_draining();
     }
     world.see(Observation::Retired);

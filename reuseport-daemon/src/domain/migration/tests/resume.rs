@@ -95,7 +95,7 @@ fn draining_starts_over_with_a_grace_period() {
         world.perform(resume(&world.service));
         assert_eq!(world.states().len(), before);
         if phase == Phase::Retiring {
-            assert_eq!(world.wait, Some(Wait::Retirement(Retire::Keep)));
+            assert_eq!(world.wait, Some(Wait::Retirement(keep())));
             world.see(Observation::Retired);
         } else {
             assert_eq!(world.wait, Some(Wait::Grace));
@@ -248,7 +248,7 @@ fn a_retirement_is_done_again_after_a_crash() {
         if after < decision.effects.len() {
             // Where its record had been written nobody is left to be retired.
             let over = phase_of(&world).is_none();
-            assert!(over || world.wait == Some(Wait::Retirement(Retire::Shutdown)));
+            assert!(over || world.wait == Some(Wait::Retirement(shutdown)));
             world.see(Observation::Retired);
         }
         assert_eq!(world.states(), [("v1", Retired), ("v2", Serving)]);

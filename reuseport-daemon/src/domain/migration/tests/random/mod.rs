@@ -6,7 +6,7 @@ mod traffic;
 use proptest::{option::weighted, prelude::*};
 
 use super::reading;
-use crate::domain::{Observation, Retire};
+use crate::domain::{Drain, Observation, Retire};
 use simulation::Simulation;
 use traffic::{Flow, Traffic};
 
@@ -47,6 +47,7 @@ enum Op {
     Release(usize),
     Migrate {
         to: usize,
+        drain: Drain,
         retire: Retire,
         patience: u64,
         traffic: Traffic,
@@ -69,6 +70,14 @@ enum Op {
     /// Connections have waited for as long as they may.
     ParkTimeout(usize),
     Tick(u64),
+}
+
+fn drains() -> impl Strategy<Value = Drain> {
+    prop_oneof![
+        Just(Drain::Owner),
+        Just(Drain::Kernel),
+        Just(Drain::Handoff)
+    ]
 }
 
 fn retirements() -> impl Strategy<Value = Retire> {
@@ -103,6 +112,7 @@ fn observations() -> impl Strategy<Value = Observation> {
     prop_oneof![
         Just(Observation::GraceOver),
         Just(Observation::Retired),
+        Just(Observation::Deaf),
         (0..3u64, 0..3u64).prop_map(|(handshakes, queued)| reading(handshakes, queued)),
     ]
 }
@@ -116,8 +126,10 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => (who(), 0..3usize, 0..3usize)
             .prop_map(|(who, group, listeners)| Op::Reopen { who, group, listeners }),
         1 => which().prop_map(Op::Release),
-        4 => (which(), retirements(), 0..200u64, traffic()).prop_map(
-            |(to, retire, patience, traffic)| Op::Migrate { to, retire, patience, traffic }
+        4 => (which(), drains(), retirements(), 0..200u64, traffic()).prop_map(
+            |(to, drain, retire, patience, traffic)| {
+                Op::Migrate { to, drain, retire, patience, traffic }
+            }
         ),
         1 => Just(Op::RollBack),
         8 => Just(Op::Observe),
@@ -173,6 +185,7 @@ proptest! {
     #[test]
     fn nothing_old_is_retired_before_it_is_empty(
         traffic in traffic(),
+        drain in drains(),
         retire in retirements(),
         ops in prop::collection::vec(draining(), 1..60),
     ) {
@@ -180,7 +193,7 @@ proptest! {
         let begin = [
             Op::Register { who: 1, listeners: 1, named: true },
             Op::Register { who: 2, listeners: 1, named: true },
-            Op::Migrate { to: 1, retire, patience: 100, traffic },
+            Op::Migrate { to: 1, drain, retire, patience: 100, traffic },
         ];
         for op in begin.into_iter().chain(ops) {
             simulation.step(&Step { op, killed: None });

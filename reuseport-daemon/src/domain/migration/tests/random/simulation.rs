@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{
     Decision, Drain, Generation, InstanceState, Label, Observation, Options, Phase, ProcessId,
-    Refusal, Retire, SocketCookie, Start, Wait, advance, listeners_closed, migrate,
+    Refusal, SocketCookie, Start, Wait, advance, listeners_closed, migrate,
     migration::tests::{PAUSE, phase_of, reading},
     park_timed_out, process_ended, release, resume, roll_back,
     testing::World,
@@ -77,10 +77,19 @@ impl Simulation {
             Op::Release(which) => release(&self.world.service, &self.label(*which)?).ok(),
             Op::Migrate {
                 to,
+                drain,
                 retire,
                 patience,
                 traffic,
-            } => self.migrate(*to, *retire, *patience, *traffic),
+            } => {
+                let options = Options {
+                    drain: *drain,
+                    retire: *retire,
+                    deadline_ms: self.world.now + patience,
+                    migrate_req: Some(self.world.kernel.migrate_req_before),
+                };
+                self.migrate(*to, options, *traffic)
+            }
             Op::RollBack => roll_back(&self.world.service).ok(),
             Op::Observe => {
                 let seen = self.observe()?;
@@ -163,19 +172,7 @@ impl Simulation {
         decided.ok().map(|(decision, _)| decision)
     }
 
-    fn migrate(
-        &mut self,
-        to: usize,
-        retire: Retire,
-        patience: u64,
-        traffic: Traffic,
-    ) -> Option<Decision> {
-        let options = Options {
-            drain: Drain::Owner,
-            retire,
-            deadline_ms: self.world.now + patience,
-            migrate_req: Some(self.world.kernel.migrate_req_before),
-        };
+    fn migrate(&mut self, to: usize, options: Options, traffic: Traffic) -> Option<Decision> {
         let service = &self.world.service;
         let under_way = service.migration.is_some();
         match migrate(service, &self.label(to)?, options) {
@@ -208,8 +205,8 @@ impl Simulation {
                 let half_open = left.iter().map(|it| it.half_open).sum();
                 reading(half_open, left.iter().map(|it| it.queued).sum())
             }
-            Wait::Retirement(retire) => {
-                if retire == Retire::Shutdown {
+            Wait::Retirement(options) => {
+                if options.closes_listeners() {
                     self.world.shut_down_draining();
                 }
                 Observation::Retired
@@ -220,7 +217,9 @@ impl Simulation {
     fn see_stale(&self, seen: Observation) -> Option<Decision> {
         let waited_for = match self.world.wait? {
             Wait::Grace => seen == Observation::GraceOver,
-            Wait::Snapshot | Wait::Reading { .. } => matches!(seen, Observation::Reading { .. }),
+            Wait::Snapshot | Wait::Reading { .. } => {
+                matches!(seen, Observation::Reading { .. } | Observation::Deaf)
+            }
             Wait::Retirement(_) => seen == Observation::Retired,
         };
         let decision = advance(&self.world.service, seen, self.world.now);
@@ -278,7 +277,8 @@ impl Simulation {
             );
         }
 
-        let shutting_down = matches!(world.wait, Some(Wait::Retirement(Retire::Shutdown)));
+        let shutting_down =
+            matches!(world.wait, Some(Wait::Retirement(options)) if options.closes_listeners());
         let service = &world.service;
         if service.in_state(InstanceState::Serving).next().is_none() {
             for (generation, instance) in &service.instances {
@@ -306,9 +306,15 @@ impl Simulation {
                 world.wait
             ),
         }
-        if matches!(world.wait, Some(Wait::Retirement(_))) {
+        if let Some(Wait::Retirement(options)) = world.wait {
+            let left = self.left();
+            let by_kernel = options.drain == Drain::Kernel;
+            let on_the_way = left.iter().any(|it| it.arriving + it.landing > 0);
+            let late = world.now >= options.deadline_ms;
+            let half_open = left.iter().any(|it| it.half_open > 0);
+            let moved = by_kernel && !on_the_way && (late || !half_open);
             assert!(
-                self.left().iter().all(|it| *it == Traffic::NONE),
+                moved || left.iter().all(|it| *it == Traffic::NONE),
                 "something is left"
             );
         }
