@@ -245,7 +245,7 @@ impl World {
         }
         for group in &self.service.groups {
             let right = match group.parking {
-                Parking::Closed => false,
+                Parking::Closed => self.service.definition.park_timeout.is_none(),
                 Parking::Spare => group.is_served(),
                 Parking::Waiting | Parking::TimedOut => !group.is_served(),
             };
