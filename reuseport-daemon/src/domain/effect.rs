@@ -147,8 +147,8 @@ pub enum Wait {
 
 impl Effect {
     /// What takes the effect back, given the service as it was before the decision. None where
-    /// there is nothing to take back: a table that is not active, or a step beyond which no
-    /// decision can fail.
+    /// there is nothing to take back: a table that is not active, a parking listener in place of
+    /// another one, or a step beyond which no decision can fail.
     #[must_use]
     pub fn undo(&self, before: &Service) -> Option<Self> {
         match self {
@@ -187,9 +187,11 @@ impl Effect {
                 copy: it.active,
             }),
             Self::OpenParking { group } => Some(Self::CloseParking { group: *group }),
-            // Either parking listener will do; and what has been closed is closed.
-            Self::RotateParking { .. } | Self::CloseParking { .. } => None,
-            Self::Clear { .. } | Self::WriteTable { .. } | Self::Attach { .. } => None,
+            Self::RotateParking { .. }
+            | Self::CloseParking { .. }
+            | Self::Clear { .. }
+            | Self::WriteTable { .. }
+            | Self::Attach { .. } => None,
         }
     }
 

@@ -123,6 +123,9 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The daemon has listeners at the service's addresses too, which serve nobody.
+    #[error("pid {0} is reuseportd itself")]
+    OwnProcess(u32),
     /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
     #[error("the process that connected has ended, or is not visible to the daemon")]
     CallerGone,
@@ -254,6 +257,7 @@ impl Refusal {
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::OwnProcess(_) => "own-process",
             Self::CallerGone => "caller-gone",
             Self::Target => "target",
             Self::SettingsDiffer { .. } => "settings-differ",
@@ -321,6 +325,7 @@ impl Refusal {
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
             | Self::CallerGone
+            | Self::OwnProcess(_)
             | Self::Target
             | Self::UnknownSetting(_)
             | Self::Word(..)

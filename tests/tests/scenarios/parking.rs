@@ -256,17 +256,20 @@ fn gap(stage: &Stage, clients: u32) -> Result<Instant> {
     let began = Instant::now();
     until_parked(stage, clients)?;
     thread::sleep(GAP.saturating_sub(began.elapsed()));
-    let parking = parked(stage)?;
-    ensure!(parking.queued == clients, "{parking:?}");
+    let queued = queued(stage)?;
+    ensure!(queued == clients, "{queued} wait");
     Ok(began)
 }
 
 fn until_parked(stage: &Stage, clients: u32) -> Result<()> {
-    until("every client waits", || {
-        let groups = stage.status()?.groups;
-        let queues = groups.iter().filter_map(|it| it.parking.as_ref());
-        Ok(queues.map(|it| it.queued).sum::<u32>() == clients)
-    })
+    until("every client waits", || Ok(queued(stage)? == clients))
+}
+
+/// How many connections wait, in all groups.
+fn queued(stage: &Stage) -> Result<u32> {
+    let groups = stage.status()?.groups;
+    let parking = groups.iter().filter_map(|it| it.parking.as_ref());
+    Ok(parking.map(|it| it.queued).sum())
 }
 
 /// How many connections the stopped server has accepted, once every client has one or waits.

@@ -1,7 +1,5 @@
 //! Services, their groups and their instances.
 
-use std::time::Duration;
-
 use super::{
     style::{HEADING, WARNING, paint},
     table::{
@@ -89,7 +87,7 @@ fn parked(parking: &ParkingStatus) -> String {
         unserved_ms,
         timeout_ms,
     } = parking;
-    let seconds = |ms: &u64| format!("{:?}", Duration::from_secs(ms / 1000));
+    let seconds = |ms: &u64| format!("{}s", ms / 1000);
     let room = backlog.map_or_else(String::new, |backlog| format!("/{backlog}"));
     match (open, unserved_ms) {
         (true, None) => "ready".to_owned(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::task;
+use tokio::task::{self, AbortHandle};
 use tracing::{info, warn};
 
 use super::listener::ParkingListener;
@@ -44,15 +44,15 @@ enum WaitError {
 /// Closes `listener` when no packet is on its way to it, so that the kernel moves all that it has.
 ///
 /// The order is that of a migration: a grace period after its slot was given away, every handshake
-/// that was half-open then, one more grace period.
+/// that was half-open then, one more grace period. The handle tells when it has been closed.
 pub(super) fn start(
     listener: ParkingListener,
     service: &ServiceName,
     netns: Arc<Netns>,
     grace: GracePeriod,
-) {
+) -> AbortHandle {
     let (listener, service) = (listener.unwatched(), service.clone());
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let closed = task::spawn_blocking(move || {
             let waited = wait(&listener.address, &netns, grace);
             let queue = parking::queue(listener.as_fd());
@@ -74,6 +74,7 @@ pub(super) fn start(
             Err(error) => warn!(%service, %error, "cannot tell how many connections have waited"),
         }
     });
+    task.abort_handle()
 }
 
 fn wait(address: &Address, netns: &Netns, grace: GracePeriod) -> Result<(), WaitError> {

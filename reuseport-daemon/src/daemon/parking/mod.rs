@@ -38,6 +38,8 @@ pub(super) struct Lot {
     events: mpsc::UnboundedSender<Event>,
     /// Those that are open, by group.
     listeners: BTreeMap<usize, ParkingListener>,
+    /// Those that others have taken the place of, until they are closed.
+    leaving: Vec<(SocketCookie, AbortHandle)>,
     /// Groups that nobody serves.
     unserved: BTreeMap<usize, Unserved>,
     /// What the instances' listeners are set to.
@@ -106,6 +108,7 @@ impl Lot {
             grace,
             events,
             listeners: BTreeMap::new(),
+            leaving: Vec::new(),
             unserved: BTreeMap::new(),
             templates: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -143,7 +146,10 @@ impl Lot {
     pub(super) fn put(&mut self, group: usize, listener: ParkingListener) {
         let watched = listener.watch(&self.service, group, &self.events);
         if let Some(old) = self.listeners.insert(group, watched) {
-            let_go::start(old, &self.service, Arc::clone(&self.netns), self.grace);
+            let cookie = old.cookie;
+            let task = let_go::start(old, &self.service, Arc::clone(&self.netns), self.grace);
+            self.leaving.retain(|(_, task)| !task.is_finished());
+            self.leaving.push((cookie, task));
         }
         self.troubles.remove(&group);
     }
@@ -162,7 +168,9 @@ impl Lot {
 
     /// The sockets, which are in the groups and no instance's.
     pub(super) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
-        self.listeners.values().map(|it| it.cookie)
+        let leaving = self.leaving.iter().filter(|(_, task)| !task.is_finished());
+        let open = self.listeners.values().map(|it| it.cookie);
+        open.chain(leaving.map(|(cookie, _)| *cookie))
     }
 
     /// Why a group cannot park, where it should.

@@ -1,6 +1,6 @@
 //! The driver's part: what it does about parking when something has changed.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
@@ -154,7 +154,7 @@ impl Driver {
 
     /// Takes note of listeners that have been closed, and lets what has been parked go to those that
     /// are left, if any.
-    fn unpark(&mut self, name: &ServiceName, group: usize, listening: &HashSet<SocketCookie>) {
+    fn unpark(&mut self, name: &ServiceName, group: usize, listening: &BTreeSet<SocketCookie>) {
         let Some(managed) = self.services.get(name) else {
             return;
         };
@@ -215,10 +215,10 @@ fn park_group(managed: &mut Managed, group: usize) -> Result<(), PerformError> {
 }
 
 /// What listens at a service's ports.
-fn listening(definition: &Definition, netns: &Netns) -> Result<HashSet<SocketCookie>, Failure> {
-    let listening = || -> Result<HashSet<SocketCookie>, InspectError> {
+fn listening(definition: &Definition, netns: &Netns) -> Result<BTreeSet<SocketCookie>, Failure> {
+    let listening = || -> Result<BTreeSet<SocketCookie>, InspectError> {
         let diag = netns.enter(SockDiag::open)??;
-        let mut found = HashSet::new();
+        let mut found = BTreeSet::new();
         for address in &definition.addresses {
             let here = diag.listeners(Some(address.socket.port()))?;
             found.extend(here.into_iter().map(|row| row.cookie));

@@ -1,6 +1,6 @@
 //! What it means that an instance closes listeners and lives on.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::process::mend;
 use crate::domain::{Decision, Effect, InstanceState, Service, Slot, SocketCookie, steer};
@@ -10,7 +10,7 @@ use crate::domain::{Decision, Effect, InstanceState, Service, Slot, SocketCookie
 /// end gracefully, serves no more, whether or not it has ended. While a migration is under way it is
 /// let be: that has its own ways with instances that come and go.
 #[must_use]
-pub fn listeners_closed(service: &Service, listening: &HashSet<SocketCookie>) -> Decision {
+pub fn listeners_closed(service: &Service, listening: &BTreeSet<SocketCookie>) -> Decision {
     let mut decision = Decision::unchanged(service);
     if service.migration.is_some() {
         return decision;

@@ -113,7 +113,7 @@ fn what_was_parked_all_the_same_moves_on() {
 fn one_that_closes_all_it_has_serves_no_more() {
     let mut world = World::with_instances(1);
     world.close(process(1));
-    let decision = listeners_closed(&world.service, &world.kernel.open.iter().copied().collect());
+    let decision = listeners_closed(&world.service, &world.kernel.open);
     world.perform(decision);
     assert_eq!(standing(&world), [Parking::Waiting; 2]);
     assert_eq!(
@@ -137,7 +137,7 @@ fn one_that_closes_a_group_is_waited_for_there_alone() {
     let first: Vec<_> = listeners.filter(|(_, group)| *group == 0).collect();
     let closed: Vec<_> = first.into_iter().map(|(cookie, _)| cookie).collect();
     world.kernel.close(&closed);
-    let decision = listeners_closed(&world.service, &world.kernel.open.iter().copied().collect());
+    let decision = listeners_closed(&world.service, &world.kernel.open);
     world.perform(decision);
     assert_eq!(standing(&world), [Parking::Waiting, Parking::Spare]);
     assert_eq!(

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use reuseport_daemon::{
-    api::wire::AddService,
+    api::{
+        client::ClientError,
+        wire::{AddService, Failure},
+    },
     domain::{Setting, Value},
     lab::{
         server::{SocketOption, Stop},
@@ -136,7 +139,6 @@ pub(crate) fn timed_out() -> Result<()> {
     };
     let ctl = Ctl::of(stage.home())?;
     let first = stage.instance(&v4("v1"))?;
-    connected(stage.world.client(), stage.world.v4(PORT))?;
     let killed = Instant::now();
     drop(first);
     let target = stage.world.v4(PORT);
@@ -209,7 +211,10 @@ pub(crate) fn daemon_restarted() -> Result<()> {
         let registered = stage
             .daemon()
             .register(SERVICE, stage.daemon().pid(), "ours");
-        ensure!(registered.is_err(), "the daemon registered itself");
+        let Err(ClientError::Failure(Failure::Refused(reason))) = registered else {
+            bail!("{registered:?}");
+        };
+        ensure!(reason.reason == "own-process", "{reason:?}");
         serving = stage.instance(&v4(&format!("v{number}")))?;
         ensure!(load.advances_by(200, DEADLINE), "a load that goes on");
     }
@@ -269,13 +274,14 @@ pub(crate) fn set_as_the_server_is() -> Result<()> {
         Ok(parked(&stage)?.unserved_ms.is_some())
     })?;
     let diag = stage.world.server().enter(SockDiag::open)??;
-    let rows = diag.listeners(Some(PORT))?;
-    let [parking] = rows.as_slice() else {
-        bail!("{rows:?} instead of a parking listener");
-    };
+    let mut rows = Vec::new();
+    until("the parking listener is the only one", || {
+        rows = diag.listeners(Some(PORT))?;
+        Ok(rows.len() == 1)
+    })?;
     let process = Process::open(stage.daemon().pid())?;
     let mut sockets = process.open_sockets()?.into_iter();
-    let found = sockets.find(|it| it.1 == parking.inode);
+    let found = sockets.find(|it| it.1 == rows[0].inode);
     let duplicate = process.descriptor(found.context("the parking listener")?.0)?;
     let settings = listener_settings::read(duplicate.as_fd());
     for (setting, expected) in [(Setting::TcpSaveSyn, 1), (Setting::TcpMaxseg, 1000)] {

@@ -1,7 +1,5 @@
 //! Whether connections can wait while nobody serves, and whether they do.
 
-use std::time::Duration;
-
 use super::Facts;
 use crate::{
     api::wire::ParkingStatus,
@@ -75,7 +73,7 @@ fn register(service: &Service) -> String {
 }
 
 fn seconds(ms: u64) -> String {
-    format!("{:?}", Duration::from_secs(ms / 1000))
+    format!("{}s", ms / 1000)
 }
 
 #[cfg(test)]

@@ -140,8 +140,10 @@ impl Simulation {
         open.retain(|it| !closed.contains(&it.cookie));
         self.world.kernel.close(&closed);
         self.unknown.extend(closed);
-        let listening = self.world.kernel.open.iter().copied().collect();
-        Some(listeners_closed(&self.world.service, &listening))
+        Some(listeners_closed(
+            &self.world.service,
+            &self.world.kernel.open,
+        ))
     }
 
     fn start(&mut self, who: u32, listeners: usize) -> ProcessId {
