@@ -8,6 +8,7 @@ mod scenarios {
     pub(super) mod listeners;
     pub(super) mod migrate_req;
     pub(super) mod nginx;
+    pub(super) mod parking;
     pub(super) mod refusals;
     pub(super) mod services;
     pub(super) mod sessions;
@@ -25,17 +26,19 @@ use scenarios::{
     budget, churn,
     handoff::{receivers, troubles},
     lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, migrate_req, nginx, refusals, services, sessions, settings, sleepers, upgrade,
+    listeners, migrate_req, nginx, parking, refusals, services, sessions, settings, sleepers,
+    upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 8] = [
+const NEEDS: [(&str, Need); 9] = [
     ("budget::switch", Need::Speed),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
     ("migrate_req::", Need::Migration),
     ("nginx::", Need::Program("nginx")),
+    ("parking::", Need::Migration),
     ("refusals::", Need::Program("setpriv")),
     ("sleepers::", Need::Migration),
 ];
@@ -183,6 +186,57 @@ fn trials() -> Vec<Trial> {
             "sessions::another_migration_meanwhile",
             sessions::another_migration_meanwhile,
         ),
+    ]
+    .into_iter()
+    .chain(parking_trials())
+    .collect()
+}
+
+fn parking_trials() -> Vec<Trial> {
+    vec![
+        trial("parking::killed_on_loopback", parking::killed_on_loopback),
+        trial("parking::killed_on_a_link", parking::killed_on_a_link),
+        trial(
+            "parking::killed_with_a_full_queue",
+            parking::killed_with_a_full_queue,
+        ),
+        trial("parking::closed_on_loopback", parking::closed_on_loopback),
+        trial("parking::closed_on_a_link", parking::closed_on_a_link),
+        trial("parking::closed_and_alive", parking::closed_and_alive),
+        trial(
+            "parking::before_the_first_instance",
+            parking::before_the_first_instance,
+        ),
+        trial(
+            "parking::one_of_eight_listeners_is_left",
+            parking::one_of_eight_listeners_is_left,
+        ),
+        trial("parking::ipv6", parking::shapes::ipv6),
+        trial("parking::dual_stack", parking::shapes::dual_stack),
+        trial("parking::two_addresses", parking::shapes::two_addresses),
+        trial("parking::eight_workers", parking::shapes::eight_workers),
+        trial("parking::another_user", parking::shapes::another_user),
+        trial(
+            "parking::added_or_unsupported",
+            parking::commands::added_or_unsupported,
+        ),
+        trial("parking::refused", parking::commands::refused),
+        trial("parking::timed_out", parking::commands::timed_out),
+        trial(
+            "parking::daemon_restarted",
+            parking::commands::daemon_restarted,
+        ),
+        trial(
+            "parking::daemon_stopped_meanwhile",
+            parking::commands::daemon_stopped_meanwhile,
+        ),
+        trial(
+            "parking::set_as_the_server_is",
+            parking::commands::set_as_the_server_is,
+        ),
+        trial("parking::nginx_quit_20", parking::nginx::quit_20),
+        trial("parking::nginx_quit_without", parking::nginx::quit_without),
+        trial("parking::nginx_killed_20", parking::nginx::killed_20),
     ]
 }
 

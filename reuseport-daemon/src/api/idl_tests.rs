@@ -12,8 +12,9 @@ use super::{
     wire::{
         Acknowledge, Acknowledged, AddService, Changed, Doctor, Finding, GroupStatus, Handed,
         InstanceStatus, ListenerStatus, Migrate, MigrateReq, MigrateReqState, MigrationReply,
-        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, Progress, Reason,
-        Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus, Status,
+        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, ParkingStatus,
+        Progress, Reason, Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus,
+        Status,
     },
 };
 
@@ -176,6 +177,17 @@ fn group() -> GroupStatus {
         program: text("select_or_migrate"),
         outcomes: outcomes(),
         slots: 1024,
+        parking: Some(parking()),
+    }
+}
+
+fn parking() -> ParkingStatus {
+    ParkingStatus {
+        open: true,
+        queued: 1,
+        backlog: Some(4096),
+        unserved_ms: Some(1),
+        timeout_ms: 30_000,
     }
 }
 
@@ -245,6 +257,7 @@ fn check_types(checker: &mut Checker<'_>) {
     checker.check("NetCounters", &counters());
     checker.check("Progress", &progress());
     checker.check("MigrationResult", &result());
+    checker.check("ParkingStatus", &parking());
     checker.check("GroupStatus", &group());
     checker.check("ListenerStatus", &listener());
     checker.check("InstanceStatus", &instance());
@@ -266,6 +279,8 @@ fn check_parameters(checker: &mut Checker<'_>) {
         user: Some(text("game")),
         netns: Some(text("/run/netns/a")),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(1),
     };
     checker.check("AddService()", &add);
     checker.check("RemoveService()", &named);

@@ -49,6 +49,12 @@ pub struct AddService {
     /// How many listeners a group can hold, old and new together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
+    /// Whether connections wait while nobody serves.
+    #[serde(default)]
+    pub park: bool,
+    /// For how long they wait, in milliseconds; it goes with `park`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub park_timeout_ms: Option<u64>,
 }
 
 /// Parameters that only name a service.
@@ -366,6 +372,23 @@ pub struct GroupStatus {
     pub outcomes: Outcomes,
     /// How many slots there are.
     pub slots: u32,
+    /// How connections wait while nobody serves; null where they do not.
+    pub parking: Option<ParkingStatus>,
+}
+
+/// A group's parking listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkingStatus {
+    /// Whether it is open: not where nobody has served for too long.
+    pub open: bool,
+    /// Connections that wait in it.
+    pub queued: u32,
+    /// How many may wait; null where it is closed.
+    pub backlog: Option<u32>,
+    /// For how long nobody has served, in milliseconds; null while somebody does.
+    pub unserved_ms: Option<u64>,
+    /// For how long connections wait, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// An instance.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, Definition, End, Refusal, ServiceName, Wait},
+    domain::{self, Decision, Definition, End, Refusal, ServiceName, SocketCookie, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -38,6 +38,26 @@ pub(super) enum Event {
         /// What was seen.
         seen: Seen,
     },
+    /// A connection waits in a parking listener.
+    Parked {
+        /// The service.
+        service: ServiceName,
+        /// Its group.
+        group: usize,
+        /// The parking listener.
+        cookie: SocketCookie,
+    },
+    /// Nobody has served a group for as long as connections may wait.
+    ParkTimeout {
+        /// The service.
+        service: ServiceName,
+        /// Its group.
+        group: usize,
+        /// When that began.
+        since_ms: u64,
+    },
+    /// A service that could not park is to try again.
+    ParkAgain(ServiceName),
 }
 
 /// The rest of a call.
@@ -93,12 +113,26 @@ impl Driver {
                 else => break,
             }
         }
+        for managed in self.services.values() {
+            managed.lot.take_leave();
+        }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Found(then) => then(self),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
+            Event::Parked {
+                service,
+                group,
+                cookie,
+            } => self.on_parked(&service, group, cookie),
+            Event::ParkTimeout {
+                service,
+                group,
+                since_ms,
+            } => self.on_park_timeout(&service, group, since_ms),
+            Event::ParkAgain(service) => self.on_park_again(&service),
         }
     }
 
@@ -198,6 +232,11 @@ impl Driver {
     /// Makes a decision that has been performed the truth, answers whoever waits for it, and starts
     /// what it waits for.
     pub(super) fn commit(&mut self, name: &ServiceName, decision: Decision, performed: &Performed) {
+        self.follow(name, decision, performed);
+        self.park(name);
+    }
+
+    fn follow(&mut self, name: &ServiceName, decision: Decision, performed: &Performed) {
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
@@ -243,10 +282,18 @@ impl Driver {
     }
 }
 
-fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
+pub(super) fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
+    again_after(RETRY, to, what);
+}
+
+pub(super) fn again_after<T: Send + 'static>(
+    pause: Duration,
+    to: &mpsc::UnboundedSender<T>,
+    what: T,
+) {
     let to = to.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(pause).await;
         // An error means that the daemon is stopping.
         let _ = to.send(what);
     });

@@ -124,6 +124,9 @@ fn by_pid(
     on_behalf_of: Option<u32>,
     closer: &Arc<Closer>,
 ) -> Result<Inspection, InspectError> {
+    if pid == std::process::id() {
+        return Err(Refusal::OwnProcess(pid).into());
+    }
     let process = Process::open(pid)?;
     if let Some(uid) = on_behalf_of
         && owner(pid) != Some(uid)

@@ -25,6 +25,7 @@ mod managed;
 mod migrate_req;
 mod migration_run;
 mod observe;
+mod parking;
 mod probe;
 mod recovery;
 mod renewal;

@@ -77,7 +77,15 @@ impl Driver {
         }
         self.watch_log(&maps);
         let switch = Arc::clone(&self.switch);
-        let mut managed = Managed::new(state, maps, netns, self.exits.clone(), switch);
+        let lot = self.lot(name, &netns);
+        let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
+        if let Err(error) = managed.learn_templates() {
+            warn!(
+                service = %name, error = chain(&error),
+                "cannot tell what the server's listeners are set to; connections that wait are not \
+                 set the same"
+            );
+        }
         for (generation, instance) in instances {
             // One that has ended meanwhile is noticed by this, as if it ended now.
             managed.watch(generation, &instance);

@@ -79,7 +79,8 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
             generation: state.newest.0,
             groups: groups
                 .clone()
-                .map(|(group, maps)| group_status(group, maps, definition.slots))
+                .enumerate()
+                .map(|(index, (group, maps))| group_status(managed, index, group, maps))
                 .collect::<Result<_, _>>()?,
             instances: state
                 .instances
@@ -98,13 +99,19 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
     })
 }
 
-fn group_status(group: &Group, maps: &GroupMaps, slots: u32) -> Result<GroupStatus, SteeringError> {
+fn group_status(
+    managed: &Managed,
+    index: usize,
+    group: &Group,
+    maps: &GroupMaps,
+) -> Result<GroupStatus, SteeringError> {
     Ok(GroupStatus {
         listen: group.address.to_string(),
         protocol: "tcp".to_owned(),
         program: maps.kind().as_str().to_owned(),
         outcomes: outcomes(&maps.runs()?),
-        slots,
+        slots: managed.state.definition.slots,
+        parking: managed.lot.status(&managed.state, index),
     })
 }
 

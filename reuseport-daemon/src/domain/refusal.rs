@@ -36,6 +36,9 @@ pub enum Refusal {
         high = Definition::SLOTS.end()
     )]
     Slots(u32),
+    /// Parking that makes no sense.
+    #[error("{0}")]
+    Park(&'static str),
     /// Two services cannot steer one group.
     #[error("{address} belongs to service {owner} already")]
     AddressTaken {
@@ -126,6 +129,9 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The daemon has listeners at the service's addresses too, which serve nobody.
+    #[error("pid {0} is reuseportd itself")]
+    OwnProcess(u32),
     /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
     #[error("the process that connected has ended, or is not visible to the daemon")]
     CallerGone,
@@ -241,6 +247,7 @@ impl Refusal {
             Self::LeftAlone { .. } => "left-alone",
             Self::Addresses(_) => "addresses",
             Self::Slots(_) => "slots",
+            Self::Park(_) => "park",
             Self::AddressTaken { .. } => "address-taken",
             Self::MigrationUnderWay { .. } => "migration-under-way",
             Self::UnknownInstance { .. } => "unknown-instance",
@@ -258,6 +265,7 @@ impl Refusal {
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::OwnProcess(_) => "own-process",
             Self::CallerGone => "caller-gone",
             Self::Target => "target",
             Self::SettingsDiffer { .. } => "settings-differ",
@@ -329,10 +337,12 @@ impl Refusal {
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
             | Self::CallerGone
+            | Self::OwnProcess(_)
             | Self::Target
             | Self::UnknownSetting(_)
             | Self::Word(..)
             | Self::Slots(_)
+            | Self::Park(_)
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)

@@ -17,6 +17,7 @@ pub mod listener_settings;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;
+pub mod parking;
 pub mod passed;
 pub mod process;
 pub mod readiness;

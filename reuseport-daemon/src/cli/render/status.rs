@@ -8,8 +8,8 @@ use super::{
     },
 };
 use crate::api::wire::{
-    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ServiceStatus,
-    Status,
+    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ParkingStatus,
+    ServiceStatus, Status,
 };
 
 pub(in crate::cli) fn status(status: &Status) -> String {
@@ -68,7 +68,43 @@ fn groups(groups: &[GroupStatus]) -> String {
             runs(&group.outcomes.migrating).to_string(),
         ]
     });
-    table(columns, rows.collect())
+    let parking = groups.iter().filter_map(|group| {
+        let parking = group.parking.as_ref()?;
+        Some(format!(
+            "  parking at {}: {}\n",
+            group.listen,
+            parked(parking)
+        ))
+    });
+    table(columns, rows.collect()) + &parking.collect::<String>()
+}
+
+fn parked(parking: &ParkingStatus) -> String {
+    let ParkingStatus {
+        open,
+        queued,
+        backlog,
+        unserved_ms,
+        timeout_ms,
+    } = parking;
+    let seconds = |ms: &u64| format!("{}s", ms / 1000);
+    let room = backlog.map_or_else(String::new, |backlog| format!("/{backlog}"));
+    match (open, unserved_ms) {
+        (true, None) => "ready".to_owned(),
+        (true, Some(since)) => paint(
+            WARNING,
+            format!(
+                "{queued}{room} wait, {} of {}",
+                seconds(since),
+                seconds(timeout_ms)
+            ),
+        ),
+        (false, Some(since)) => paint(
+            WARNING,
+            format!("refused, nobody has served for {}", seconds(since)),
+        ),
+        (false, None) => paint(WARNING, "not possible, see `reuseportctl doctor`"),
+    }
 }
 
 fn runs(counts: &OutcomeCounts) -> u64 {
@@ -177,6 +213,7 @@ mod tests {
                     stray: OutcomeCounts::default(),
                 },
                 slots: 1024,
+                parking: None,
             }],
             instances: vec![
                 instance("v1", "retired", None),
@@ -220,10 +257,40 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_said_below_the_groups() {
+        let told = |open, unserved_ms| {
+            let mut game = game();
+            game.groups[0].parking = Some(ParkingStatus {
+                open,
+                queued: 12,
+                backlog: open.then_some(4096),
+                unserved_ms,
+                timeout_ms: 30_000,
+            });
+            let text = plain(&groups(&game.groups));
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        let at = "  parking at 0.0.0.0:7777:";
+        assert_eq!(told(true, None), format!("{at} ready"));
+        let waits = told(true, Some(3_999));
+        assert_eq!(waits, format!("{at} 12/4096 wait, 3s of 30s"));
+        let refused = told(false, Some(31_000));
+        assert_eq!(refused, format!("{at} refused, nobody has served for 31s"));
+        assert!(told(false, None).ends_with("see `reuseportctl doctor`"));
+    }
+
+    #[test]
     fn it_fits_eighty_columns() {
         let mut wide = game();
         wide.groups[0].listen = "[2001:db8:aaaa:bbbb::1]:7777".to_owned();
         wide.groups[0].outcomes.new.selected = 9_999_999_999;
+        wide.groups[0].parking = Some(ParkingStatus {
+            open: true,
+            queued: 65_536,
+            backlog: Some(65_535),
+            unserved_ms: Some(86_399_000),
+            timeout_ms: 86_400_000,
+        });
         wide.instances[0].label = "release-2026.11.22".to_owned();
         wide.instances[0].pid = 4_194_304;
         let status = plain(&status(&Status {
