@@ -203,6 +203,7 @@ fn parking_trials() -> Vec<Trial> {
         trial("parking::closed_on_loopback", parking::closed_on_loopback),
         trial("parking::closed_on_a_link", parking::closed_on_a_link),
         trial("parking::closed_and_alive", parking::closed_and_alive),
+        trial("parking::heir", parking::heir),
         trial(
             "parking::before_the_first_instance",
             parking::before_the_first_instance,

@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, Definition, End, Refusal, ServiceName, SocketCookie, Wait},
+    domain::{
+        self, Decision, Definition, End, InstanceState, Refusal, ServiceName, SocketCookie, Wait,
+    },
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -166,11 +168,16 @@ impl Driver {
             service = %name, instance = %instance.label, pid = instance.process.pid,
             state = instance.state.as_str(), "process ended"
         );
+        let served = instance.state == InstanceState::Serving;
         let decision = domain::process_ended(&managed.state, generation);
-        if let Err(failure) = self.apply(name, decision) {
-            error!(service = %name, %failure, "cannot take leave of an instance; trying again");
-            again_later(&self.exits, exit);
-            return;
+        match self.apply(name, decision) {
+            Ok(()) if served => self.move_all_parked(name),
+            Ok(()) => {}
+            Err(failure) => {
+                error!(service = %name, %failure, "cannot take leave of an instance; trying again");
+                again_later(&self.exits, exit);
+                return;
+            }
         }
         self.wake(&exit.service);
     }

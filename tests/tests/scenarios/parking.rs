@@ -165,6 +165,27 @@ pub(crate) fn closed_and_alive() -> Result<()> {
     Ok(())
 }
 
+/// One that stands by takes over, and gets what came in between.
+pub(crate) fn heir() -> Result<()> {
+    let Some(stage) = park(far_away()?, &[any_v4()])? else {
+        return Ok(());
+    };
+    let mut serving = stage.instance(&v4("v0"))?;
+    let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
+    for number in 1..=ROUNDS {
+        let next = format!("v{number}");
+        let heir = stage.instance(&v4(&next))?;
+        serving.stop_listening(Stop::Close)?;
+        std::mem::replace(&mut serving, heir).exit()?;
+        until_state(&stage, SERVICE, &next, "serving")?;
+        ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
+    }
+    let ledger = load.stop()?.connections;
+    ledger.check_complete()?;
+    ensure!(outcomes(&stage)?.parked > 0, "nobody came in between");
+    check_sums(&stage, &ledger)
+}
+
 /// Clients that come before the first server wait for it.
 pub(crate) fn before_the_first_instance() -> Result<()> {
     let Some(stage) = park(far_away()?, &[any_v4()])? else {

@@ -167,14 +167,33 @@ impl Driver {
                 );
             }
         }
-        let applied = self.apply(name, closed).and_then(|()| {
-            let state = self.services.get(name).map(|it| &it.state);
-            match state.map(|it| domain::parked(it, group)) {
-                Some(decision) => self.apply(name, decision),
-                None => Ok(()),
-            }
-        });
-        if let Err(error) = applied {
+        if let Err(error) = self.apply(name, closed) {
+            error!(service = %name, error = chain(&error), "cannot take listeners out of their slots");
+        }
+        self.move_parked(name, group);
+    }
+
+    /// One that served has ended, and another one may have taken over by now. In between connections
+    /// have been parked, or are about to be, their handshakes being under way.
+    pub(in crate::daemon) fn move_all_parked(&mut self, name: &ServiceName) {
+        let groups = self
+            .services
+            .get(name)
+            .map_or(0, |it| it.state.groups.len());
+        for group in 0..groups {
+            self.move_parked(name, group);
+        }
+    }
+
+    fn move_parked(&mut self, name: &ServiceName, group: usize) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        let decision = domain::parked(&managed.state, group);
+        if decision.effects.is_empty() {
+            return;
+        }
+        if let Err(error) = self.apply(name, decision) {
             error!(service = %name, error = chain(&error), "cannot move parked connections");
         }
     }
