@@ -4,6 +4,7 @@
 pub mod control;
 pub mod ctl;
 pub mod held;
+pub mod kill_points;
 pub mod nginx;
 pub mod outcomes;
 pub mod people;

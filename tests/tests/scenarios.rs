@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod killed;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
     pub(super) mod migrate_req;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    budget, churn,
+    budget, churn, killed,
     lifecycle::{daemon, drains, registering, retire, shapes},
     listeners, migrate_req, nginx, refusals, services, sessions, settings,
 };
@@ -27,7 +28,9 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Rates, queues and counters are those of the whole machine: one at a time.
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials()).exit_code()
+    let mut trials = trials();
+    trials.extend(killed::Operation::ALL.map(kill_points));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 #[expect(clippy::too_many_lines, reason = "it is a list")]
@@ -53,6 +56,7 @@ fn trials() -> Vec<Trial> {
             "migrate_req::two_services_at_once",
             migrate_req::two_services_at_once,
         ),
+        trial("killed::at_random", killed::at_random),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
         trial("nginx::blue_green_v6only", nginx::blue_green_v6only),
@@ -133,6 +137,12 @@ fn trials() -> Vec<Trial> {
             sessions::another_migration_meanwhile,
         ),
     ]
+}
+
+fn kill_points(operation: killed::Operation) -> Trial {
+    Trial::test(format!("killed::{}", operation.name()), move || {
+        killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
