@@ -60,6 +60,8 @@ pub(super) enum Event {
     },
     /// A service that could not park is to try again.
     ParkAgain(ServiceName),
+    /// Connections that waited have been moved to whoever serves.
+    Unparked(ServiceName),
 }
 
 /// The rest of a call.
@@ -135,6 +137,7 @@ impl Driver {
                 since_ms,
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
+            Event::Unparked(service) => self.wake(&service),
         }
     }
 

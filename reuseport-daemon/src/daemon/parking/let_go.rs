@@ -8,10 +8,13 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::task::{self, AbortHandle};
+use tokio::{
+    sync::mpsc,
+    task::{self, AbortHandle},
+};
 use tracing::{info, warn};
 
-use super::listener::ParkingListener;
+use super::{super::driver::Event, listener::ParkingListener};
 use crate::{
     chain::chain,
     domain::{Address, ServiceName},
@@ -50,6 +53,7 @@ pub(super) fn start(
     service: &ServiceName,
     netns: Arc<Netns>,
     grace: GracePeriod,
+    events: mpsc::UnboundedSender<Event>,
 ) -> AbortHandle {
     let (listener, service) = (listener.unwatched(), service.clone());
     let task = tokio::spawn(async move {
@@ -69,6 +73,8 @@ pub(super) fn start(
         match queue {
             Ok(queue) if queue.queued > 0 => {
                 info!(%service, "{} connections that have waited are served", queue.queued);
+                // An error means that the daemon is stopping.
+                let _ = events.send(Event::Unparked(service));
             }
             Ok(_) => {}
             Err(error) => warn!(%service, %error, "cannot tell how many connections have waited"),
