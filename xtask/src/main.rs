@@ -18,6 +18,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::integration::Cells;
+
 /// reuseportd's own build and test commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
@@ -47,6 +49,9 @@ enum Command {
     Lint,
     /// Run every test on the running kernel; needs root
     Test {
+        /// Play every cell of the table of handshakes, not only those that cover it: some thousands
+        #[arg(long)]
+        all_cells: bool,
         /// Passed to the scenarios: a filter, --list, --nocapture and the like
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -75,7 +80,17 @@ fn dispatch(command: Command) -> Result<()> {
         Command::BuildEbpf { check: false } => build_ebpf::run(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Lint => lint::run(),
-        Command::Test { arguments } => test::run(&arguments, None),
+        Command::Test {
+            all_cells,
+            arguments,
+        } => {
+            let cells = if all_cells {
+                Cells::All
+            } else {
+                Cells::Covering
+            };
+            test::run(&arguments, cells, None)
+        }
         Command::IntegrationTest { place } => integration::run(&place),
     }
 }

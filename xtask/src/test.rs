@@ -4,12 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{integration, paths, run};
+use crate::{
+    integration::{self, Cells},
+    paths, run,
+};
 
-/// Runs the tests of the workspace, then the scenarios with `arguments`, and where `object` is
-/// given, with that eBPF object.
-pub(crate) fn run(arguments: &[String], object: Option<&Path>) -> Result<()> {
+/// Runs the tests of the workspace, then the scenarios and the table of handshakes with `arguments`,
+/// and where `object` is given, with that eBPF object.
+pub(crate) fn run(arguments: &[String], cells: Cells, object: Option<&Path>) -> Result<()> {
     integration::prepare()?;
     run::run(run::cargo(paths::root()).args(["test", "--workspace", "--locked"]))?;
-    integration::local(arguments, object)
+    integration::local(arguments, cells, object)
 }

@@ -199,6 +199,9 @@ async fn a_service_is_added_as_it_was_asked() {
         "/run/netns/a",
         "--slots",
         "64",
+        "--park",
+        "--park-timeout",
+        "1m 30s",
     ];
     let changed = Changed {
         changed: true,
@@ -212,6 +215,8 @@ async fn a_service_is_added_as_it_was_asked() {
         user: Some("game".to_owned()),
         netns: Some("/run/netns/a".to_owned()),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(90_000),
     };
     assert_eq!(ran.asked, Request::AddService(expected));
 }

@@ -190,7 +190,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Each group takes eight descriptors, and each service four more.
+/// Each group takes eight descriptors, four more where it parks, and each service four.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

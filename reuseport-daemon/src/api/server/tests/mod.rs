@@ -3,6 +3,7 @@
 mod calls;
 mod limits;
 mod linger;
+mod receive;
 
 use std::{
     fs::File,

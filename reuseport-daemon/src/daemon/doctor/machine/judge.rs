@@ -44,7 +44,8 @@ fn judge_program(facts: &Facts) -> Finding {
         Ok(ProgramKind::Select) => Finding::note(
             "program",
             "the kernel takes select and not select_or_migrate (Linux 5.14+): a migration moves \
-             new connections, and an old listener must be drained by its owner before it closes",
+             new connections, an old listener must be drained by its owner before it closes, and no \
+             service can park",
         ),
         Err(refusal) => judge_refusal(refusal, facts),
     }
