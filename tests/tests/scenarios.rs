@@ -29,8 +29,9 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 9] = [
+const NEEDS: [(&str, Need); 10] = [
     ("budget::switch", Need::Speed),
+    ("churn::ten_thousand", Need::Speed),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -19,6 +22,7 @@ use crate::{
     domain::{Address, InstanceState, ServiceName, SocketCookie, Waker, Waking, reached_at},
     sys::{
         netns::{Netns, NetnsError},
+        netstat::{NetstatError, TcpCounters},
         sock_diag::{SockDiag, SockDiagError},
     },
 };
@@ -32,6 +36,7 @@ pub(super) struct Sleepers {
     netns: Arc<Netns>,
     groups: Vec<Group>,
     probe: Probe,
+    moved: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -53,6 +58,8 @@ pub(super) struct Woken {
 enum WakeError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Netstat(#[from] NetstatError),
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
     #[error("cannot connect to {address}")]
@@ -107,10 +114,12 @@ impl Sleepers {
             netns: Arc::clone(&managed.netns),
             groups: groups.collect(),
             probe,
+            moved: Arc::clone(&managed.moved),
         }
     }
 
-    /// Wakes them, where the kernel does not, until nobody waits for them or enough has been tried.
+    /// Wakes them, where the kernel has moved connections since the last time and wakes nobody itself,
+    /// until nobody waits for them or enough has been tried.
     pub(super) fn wake(&self) -> Woken {
         match self.probe.waker() {
             Waker::Kernel => Woken::default(),
@@ -130,6 +139,11 @@ impl Sleepers {
 
     /// In the calling thread's network namespace.
     fn wake_here(&self, connections: &mut u64) -> Result<(), WakeError> {
+        let moved = TcpCounters::read()?.migrated.unwrap_or_default();
+        // Read before anything is looked at: what is moved from now on is for the next time.
+        if self.moved.swap(moved, Ordering::Relaxed) == moved {
+            return Ok(());
+        }
         let diag = SockDiag::open()?;
         let mut waking = Waking::new();
         let mut asleep: HashSet<SocketCookie> = self.listeners().copied().collect();
