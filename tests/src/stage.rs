@@ -1,6 +1,12 @@
 //! A stage: servers, a daemon, and where the programs are.
 
-use std::{env, ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
@@ -111,6 +117,22 @@ impl Stage {
         self.stop_daemon()?;
         f()?;
         self.daemon = Some(self.home.start(self.world.server())?);
+        Ok(())
+    }
+
+    /// Tells the daemon to stop, and lets a newer one take up, which has another object.
+    ///
+    /// # Errors
+    ///
+    /// Where either does not do its part.
+    pub fn upgrade_daemon(&mut self, object: &Path) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop()?;
+        }
+        let newer = |command: &mut Command| {
+            command.env("REUSEPORTD_OBJECT", object);
+        };
+        self.daemon = Some(self.home.start_with(self.world.server(), newer)?);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod build_ebpf;
 mod bytecode;
 mod demo;
+mod integration;
 mod lint;
 mod llvm;
 mod paths;
@@ -10,13 +11,14 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::test::Cells;
+use crate::integration::Cells;
 
 /// reuseportd's own build and test commands.
 #[derive(Debug, Parser)]
@@ -54,6 +56,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the scenarios alone: here, or on other kernels
+    IntegrationTest {
+        #[command(subcommand)]
+        place: integration::Place,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,5 +91,6 @@ fn dispatch(command: Command) -> Result<()> {
             };
             test::run(&arguments, cells, None)
         }
+        Command::IntegrationTest { place } => integration::run(&place),
     }
 }

@@ -2,63 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::{paths, run, setup};
-
-/// Where the scenarios find the programs that they run.
-const BIN_DIR: &str = "REUSEPORTD_BIN_DIR";
-
-/// The eBPF object that the daemon loads instead of its own.
-const OBJECT: &str = "REUSEPORTD_OBJECT";
-
-/// Says that all of the table of handshakes is played, with the value `all`.
-const CELLS: &str = "REUSEPORTD_CELLS";
-
-/// Which part of the table of handshakes is played.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Cells {
-    /// Those that cover it.
-    Covering,
-    /// Every one.
-    All,
-}
+use crate::{
+    integration::{self, Cells},
+    paths, run,
+};
 
 /// Runs the tests of the workspace, then the scenarios and the table of handshakes with `arguments`,
 /// and where `object` is given, with that eBPF object.
 pub(crate) fn run(arguments: &[String], cells: Cells, object: Option<&Path>) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "the scenarios load eBPF programs and make network namespaces, so they need root: \
-             `sudo -E env PATH=\"$PATH\" cargo xtask test`; `cargo test` runs what does not"
-        );
-    }
-    setup::for_tests()?;
-    let root = paths::root();
-    // What users run, and what the budgets are for.
-    run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;
-    run::run(run::cargo(root).args(["test", "--workspace", "--locked"]))?;
-    // The table comes last: what it needs is what the scenarios show.
-    for tests in [&["lab", "scenarios"][..], &["handshakes"]] {
-        let mut privileged = run::cargo(root);
-        privileged
-            .args(["test", "--locked", "-p", "reuseport-tests"])
-            .args(["--features", "privileged"]);
-        for test in tests {
-            privileged.args(["--test", test]);
-        }
-        privileged
-            .arg("--")
-            .args(arguments)
-            .env(BIN_DIR, paths::target().join("release"));
-        match cells {
-            Cells::Covering => {}
-            Cells::All => _ = privileged.env(CELLS, "all"),
-        }
-        if let Some(object) = object {
-            privileged.env(OBJECT, object);
-        }
-        run::run(&mut privileged)?;
-    }
-    Ok(())
+    integration::prepare()?;
+    run::run(run::cargo(paths::root()).args(["test", "--workspace", "--locked"]))?;
+    integration::local(arguments, cells, object)
 }

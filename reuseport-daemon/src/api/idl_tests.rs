@@ -10,10 +10,11 @@ use zlink_idl::{Interface, Type};
 use super::{
     error_reply::ErrorReply,
     wire::{
-        AddService, Changed, Doctor, Finding, GroupStatus, InstanceStatus, ListenerStatus, Migrate,
-        MigrateReq, MigrateReqState, MigrationReply, MigrationResult, MigrationStatus, NetCounters,
-        OutcomeCounts, Outcomes, Progress, Reason, Register, Registered, Release, ServiceFilter,
-        ServiceRef, ServiceStatus, Status,
+        Acknowledge, Acknowledged, AddService, Changed, Doctor, Finding, GroupStatus, Handed,
+        InstanceStatus, ListenerStatus, Migrate, MigrateReq, MigrateReqState, MigrationReply,
+        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, ParkingStatus,
+        Progress, Reason, Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus,
+        Status,
     },
 };
 
@@ -160,6 +161,7 @@ fn result() -> MigrationResult {
         accepted_while_draining: 4,
         moved_by_kernel: 5,
         handed_off: 6,
+        woken: 9,
         left_behind: 7,
         sessions_left: Some(8),
         counters: counters(),
@@ -175,6 +177,17 @@ fn group() -> GroupStatus {
         program: text("select_or_migrate"),
         outcomes: outcomes(),
         slots: 1024,
+        parking: Some(parking()),
+    }
+}
+
+fn parking() -> ParkingStatus {
+    ParkingStatus {
+        open: true,
+        queued: 1,
+        backlog: Some(4096),
+        unserved_ms: Some(1),
+        timeout_ms: 30_000,
     }
 }
 
@@ -196,6 +209,7 @@ fn instance() -> InstanceStatus {
         pid: 2,
         state: text("serving"),
         sessions: 3,
+        receivers: 4,
         listeners: vec![listener()],
     }
 }
@@ -243,6 +257,7 @@ fn check_types(checker: &mut Checker<'_>) {
     checker.check("NetCounters", &counters());
     checker.check("Progress", &progress());
     checker.check("MigrationResult", &result());
+    checker.check("ParkingStatus", &parking());
     checker.check("GroupStatus", &group());
     checker.check("ListenerStatus", &listener());
     checker.check("InstanceStatus", &instance());
@@ -264,6 +279,8 @@ fn check_parameters(checker: &mut Checker<'_>) {
         user: Some(text("game")),
         netns: Some(text("/run/netns/a")),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(1),
     };
     checker.check("AddService()", &add);
     checker.check("RemoveService()", &named);
@@ -292,6 +309,12 @@ fn check_parameters(checker: &mut Checker<'_>) {
         label: text("v1"),
     };
     checker.check("Release()", &release);
+    checker.check("Receive()", &named);
+    let acknowledge = Acknowledge {
+        service: text("game"),
+        id: 1,
+    };
+    checker.check("Acknowledge()", &acknowledge);
     checker.check("Status()", &filter);
     let migrate_req = MigrateReq {
         set: Some(true),
@@ -322,6 +345,13 @@ fn check_replies(checker: &mut Checker<'_>) {
         result: Some(result()),
     };
     checker.check("Migrate->", &reply);
+    let handed = Handed {
+        id: 1,
+        listen: text("0.0.0.0:7777"),
+        peer: text("10.0.0.1:4321"),
+    };
+    checker.check("Receive->", &handed);
+    checker.check("Acknowledge->", &Acknowledged { yours: true });
     let status = Status {
         services: vec![service()],
     };

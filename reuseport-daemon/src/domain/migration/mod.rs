@@ -33,6 +33,7 @@
 //! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c>).
 
 mod advance;
+mod closed;
 mod end;
 mod process;
 mod resume;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use super::{Effect, Generation, Service};
 
 pub use advance::advance;
+pub use closed::listeners_closed;
 pub use end::roll_back;
 pub use process::process_ended;
 pub use resume::resume;

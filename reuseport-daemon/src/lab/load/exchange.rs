@@ -73,7 +73,8 @@ pub(super) fn ask_again(
 /// Connects; closing the socket resets the connection.
 pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd, Failure> {
     let socket = unconnected(target, step_timeout)?;
-    connect(&socket, &target).map_err(|errno| failure("connect", errno))?;
+    // Interrupted, it goes on meanwhile, and asking again waits for its end.
+    retry_on_intr(|| connect(&socket, &target)).map_err(|errno| failure("connect", errno))?;
     Ok(socket)
 }
 
