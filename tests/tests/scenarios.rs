@@ -44,6 +44,10 @@ fn trials() -> Vec<Trial> {
             "listeners::some_shut_down_before",
             listeners::some_shut_down_before,
         ),
+        trial(
+            "listeners::most_new_ones_close",
+            listeners::most_new_ones_close,
+        ),
         trial("migrate_req::by_command", migrate_req::by_command),
         trial("migrate_req::on_for_good", migrate_req::on_for_good),
         trial(

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     chain::chain,
-    domain::{Address, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait},
+    domain::{Address, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait, is_deaf},
     sys::{
         grace::GracePeriod,
         netns::{Netns, NetnsError},
@@ -44,7 +44,7 @@ pub(super) enum Seen {
         /// Connections in the old accept queues.
         queued: u64,
     },
-    /// The new instance has no listener left at one of the service's addresses.
+    /// The new instance has too few listeners left at one of the service's addresses.
     Deaf,
     /// The old listeners have been retired.
     Retired {
@@ -133,7 +133,7 @@ impl Watched {
                 }
             }
         }
-        if self.new.iter().any(|group| group.is_disjoint(&listening)) {
+        if self.new.iter().any(|group| is_deaf(group, &listening)) {
             return Ok(Seen::Deaf);
         }
         Ok(Seen::Reading { open, queued })
