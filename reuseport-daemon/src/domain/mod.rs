@@ -34,7 +34,9 @@ pub use parking::{Parking, park, park_timed_out, parked, stop_parking};
 pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
-pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
+pub use service::{
+    Definition, Group, Instance, InstanceState, Listener, Service, TableCopy, is_deaf,
+};
 pub use settings::{
     Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,
     Weight, compare,
