@@ -3,6 +3,7 @@
 
 mod lab {
     pub(super) mod clean;
+    pub(super) mod left_out;
     pub(super) mod load;
     pub(super) mod loss;
     pub(super) mod setup;
@@ -10,6 +11,7 @@ mod lab {
 
 use std::process::ExitCode;
 
+use lab::left_out;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
@@ -31,6 +33,21 @@ fn main() -> ExitCode {
         trial("drain_close_loses_on_a_link", lab::loss::drain_close_link),
         trial("shutdown_from_outside", lab::loss::shutdown_from_outside),
         trial("nobody_listens", lab::loss::nobody_listens),
+        trial("left_out::grace_period", left_out::grace::grace),
+        trial("left_out::snapshot", left_out::snapshot::snapshot),
+        trial("left_out::accept_queue", left_out::queued::accept_queue),
+        trial("left_out::process_dies", left_out::queued::process_dies),
+        trial("left_out::nobody_is_left", left_out::queued::nobody_is_left),
+        trial("left_out::program_stays", left_out::daemon::program_stays),
+        trial("left_out::program_goes", left_out::daemon::program_goes),
+        trial(
+            "left_out::patient_clients",
+            left_out::overflow::patient_clients,
+        ),
+        trial(
+            "left_out::impatient_clients",
+            left_out::overflow::impatient_clients,
+        ),
         trial("nothing_left_behind", lab::clean::nothing_left_behind),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()

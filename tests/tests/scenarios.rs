@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod handoff;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
     pub(super) mod migrate_req;
@@ -12,17 +13,35 @@ mod scenarios {
     pub(super) mod services;
     pub(super) mod sessions;
     pub(super) mod settings;
+    pub(super) mod sleepers;
+    pub(super) mod upgrade;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use reuseport_tests::machine::Need;
 use scenarios::{
     budget, churn,
+    handoff::{receivers, troubles},
     lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, migrate_req, nginx, parking, refusals, services, sessions, settings,
+    listeners, migrate_req, nginx, parking, refusals, services, sessions, settings, sleepers,
+    upgrade,
 };
+
+/// What scenarios need, by how their names begin.
+const NEEDS: [(&str, Need); 9] = [
+    ("budget::switch", Need::Speed),
+    ("lifecycle::drain_by_kernel", Need::Migration),
+    ("lifecycle::old_instance_ends", Need::Migration),
+    ("lifecycle::python", Need::Program("python3")),
+    ("migrate_req::", Need::Migration),
+    ("nginx::", Need::Program("nginx")),
+    ("parking::", Need::Migration),
+    ("refusals::", Need::Program("setpriv")),
+    ("sleepers::", Need::Migration),
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -36,6 +55,25 @@ fn trials() -> Vec<Trial> {
     vec![
         trial("churn::loopback_500", churn::loopback_500),
         trial("churn::link_100", churn::link_100),
+        trial("churn::ten_thousand", churn::ten_thousand),
+        trial("handoff::rust", receivers::rust),
+        trial("handoff::python", receivers::python),
+        trial("handoff::every_acceptor", receivers::every_acceptor),
+        trial("handoff::churn", receivers::churn),
+        trial(
+            "handoff::killed_beside_another",
+            troubles::killed_beside_another,
+        ),
+        trial("handoff::killed_alone", troubles::killed_alone),
+        trial(
+            "handoff::nobody_acknowledges",
+            troubles::nobody_acknowledges,
+        ),
+        trial("handoff::acknowledgements", troubles::acknowledgements),
+        trial("handoff::daemon_stopped", troubles::daemon_stopped),
+        trial("handoff::daemon_killed", troubles::daemon_killed),
+        trial("handoff::rolled_back", troubles::rolled_back),
+        trial("handoff::service_removed", troubles::service_removed),
         trial(
             "listeners::none_left_to_migrate_to",
             listeners::none_left_to_migrate_to,
@@ -114,6 +152,21 @@ fn trials() -> Vec<Trial> {
         trial("lifecycle::second_daemon", daemon::second),
         trial("lifecycle::heir", daemon::heir),
         trial("lifecycle::removal", daemon::removal),
+        trial("upgrade::under_churn", upgrade::under_churn),
+        trial("upgrade::during_a_migration", upgrade::during_a_migration),
+        trial(
+            "sleepers::moved_by_the_kernel_alone",
+            sleepers::moved_by_the_kernel_alone,
+        ),
+        trial(
+            "sleepers::woken_by_a_migration",
+            sleepers::woken_by_a_migration,
+        ),
+        trial("sleepers::woken_after_a_kill", sleepers::woken_after_a_kill),
+        trial(
+            "sleepers::a_hanging_server_is_told_of",
+            sleepers::a_hanging_server_is_told_of,
+        ),
         trial("budget::idle", budget::idle),
         trial("budget::switch", budget::switch),
         trial("sessions::end_one_by_one", sessions::end_one_by_one),
@@ -189,7 +242,19 @@ fn parking_trials() -> Vec<Trial> {
 }
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        test().map_err(|error| Failed::from(format!("{error:#}")))
+    let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
+    let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
+    Trial::ignorable_test(name, move || {
+        run(&needs, test).map_err(|error| Failed::from(format!("{error:#}")))
     })
+}
+
+fn run(needs: &[Need], test: fn() -> Result<()>) -> Result<Completion> {
+    for need in needs {
+        if let Some(why) = need.unmet()? {
+            return Ok(Completion::ignored_with(why));
+        }
+    }
+    test()?;
+    Ok(Completion::Completed)
 }

@@ -10,10 +10,11 @@ use zlink_idl::{Interface, Type};
 use super::{
     error_reply::ErrorReply,
     wire::{
-        AddService, Changed, Doctor, Finding, GroupStatus, InstanceStatus, ListenerStatus, Migrate,
-        MigrateReq, MigrateReqState, MigrationReply, MigrationResult, MigrationStatus, NetCounters,
-        OutcomeCounts, Outcomes, ParkingStatus, Progress, Reason, Register, Registered, Release,
-        ServiceFilter, ServiceRef, ServiceStatus, Status,
+        Acknowledge, Acknowledged, AddService, Changed, Doctor, Finding, GroupStatus, Handed,
+        InstanceStatus, ListenerStatus, Migrate, MigrateReq, MigrateReqState, MigrationReply,
+        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, ParkingStatus,
+        Progress, Reason, Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus,
+        Status,
     },
 };
 
@@ -160,6 +161,7 @@ fn result() -> MigrationResult {
         accepted_while_draining: 4,
         moved_by_kernel: 5,
         handed_off: 6,
+        woken: 9,
         left_behind: 7,
         sessions_left: Some(8),
         counters: counters(),
@@ -207,6 +209,7 @@ fn instance() -> InstanceStatus {
         pid: 2,
         state: text("serving"),
         sessions: 3,
+        receivers: 4,
         listeners: vec![listener()],
     }
 }
@@ -306,6 +309,12 @@ fn check_parameters(checker: &mut Checker<'_>) {
         label: text("v1"),
     };
     checker.check("Release()", &release);
+    checker.check("Receive()", &named);
+    let acknowledge = Acknowledge {
+        service: text("game"),
+        id: 1,
+    };
+    checker.check("Acknowledge()", &acknowledge);
     checker.check("Status()", &filter);
     let migrate_req = MigrateReq {
         set: Some(true),
@@ -336,6 +345,13 @@ fn check_replies(checker: &mut Checker<'_>) {
         result: Some(result()),
     };
     checker.check("Migrate->", &reply);
+    let handed = Handed {
+        id: 1,
+        listen: text("0.0.0.0:7777"),
+        peer: text("10.0.0.1:4321"),
+    };
+    checker.check("Receive->", &handed);
+    checker.check("Acknowledge->", &Acknowledged { yours: true });
     let status = Status {
         services: vec![service()],
     };

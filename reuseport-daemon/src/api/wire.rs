@@ -20,6 +20,10 @@ pub enum Request {
     Rollback(ServiceRef),
     /// `Release`
     Release(Release),
+    /// `Receive`, which streams connections
+    Receive(ServiceRef),
+    /// `Acknowledge`
+    Acknowledge(Acknowledge),
     /// `Status`
     Status(ServiceFilter),
     /// `MigrateReq`
@@ -133,6 +137,16 @@ pub struct Release {
     pub label: String,
 }
 
+/// Parameters of `Acknowledge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledge {
+    /// The service.
+    pub service: String,
+    /// [`Handed::id`]
+    pub id: u64,
+}
+
 /// Parameters of `MigrateReq`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +169,10 @@ pub enum Reply {
     Registered(Registered),
     /// Of `Migrate`, one for every phase and one for the end.
     Migration(Box<MigrationReply>),
+    /// Of `Receive`, one for every connection.
+    Handed(Handed),
+    /// Of `Acknowledge`.
+    Acknowledged(Acknowledged),
     /// Of `Status`.
     Status(Status),
     /// Of `MigrateReq`.
@@ -240,9 +258,13 @@ pub struct MigrationResult {
     pub accepted_while_draining: u64,
     /// Connections that the kernel moved between listeners meanwhile (`TCPMigrateReqSuccess`).
     pub moved_by_kernel: u64,
-    /// Connections that the daemon handed to the new instance.
+    /// Connections that the daemon handed to the new instance, and that it acknowledged.
     pub handed_off: u64,
-    /// Handshakes and queued connections that the old listeners still had at the deadline.
+    /// Connections that the daemon made to wake the new instance, and closed at once, on a kernel that
+    /// leaves acceptors asleep when it moves connections to them.
+    pub woken: u64,
+    /// Handshakes and queued connections that the old listeners still had at the deadline, and
+    /// connections that were handed to the new instance and not acknowledged by then.
     pub left_behind: u64,
     /// Sessions that the instances which the service has moved away from still had at the end of
     /// the wait for them; null where nobody waited.
@@ -291,6 +313,24 @@ pub struct OutcomeCounts {
     pub parked: u64,
     /// The kernel's hash over all live listeners.
     pub kernel: u64,
+}
+
+/// A reply of `Receive`. The connection comes with it, as a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// What to acknowledge.
+    pub id: u64,
+    /// The address of the group that it came to.
+    pub listen: String,
+    /// The client.
+    pub peer: String,
+}
+
+/// Reply of `Acknowledge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// False where another receiver has the connection, or will get it.
+    pub yours: bool,
 }
 
 /// Reply of `Status`.
@@ -365,6 +405,8 @@ pub struct InstanceStatus {
     /// Established connections on the service's ports, of the process and of its descendants, but
     /// for those that are another instance's.
     pub sessions: u64,
+    /// How many of its processes' `Receive` calls are under way.
+    pub receivers: u64,
     /// Its listeners.
     pub listeners: Vec<ListenerStatus>,
 }

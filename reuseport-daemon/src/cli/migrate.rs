@@ -60,6 +60,9 @@ enum Drain {
     Owner,
     /// The old listeners are shut down, and the kernel moves what they hold (Linux 5.14+)
     Kernel,
+    /// The daemon accepts in the old server's place, and hands each connection to the new one, which
+    /// has to receive them; works when the old server hangs
+    Handoff,
 }
 
 impl Drain {
@@ -67,6 +70,7 @@ impl Drain {
         match self {
             Self::Owner => "owner",
             Self::Kernel => "kernel",
+            Self::Handoff => "handoff",
         }
     }
 }

@@ -84,6 +84,7 @@ fn result(outcome: &str) -> Reply {
             accepted_while_draining: 5,
             moved_by_kernel: 0,
             handed_off: 0,
+            woken: 0,
             left_behind: 0,
             sessions_left: None,
             counters: NetCounters::default(),

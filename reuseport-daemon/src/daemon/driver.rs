@@ -12,6 +12,7 @@ use super::{
     migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
+    probe::Probe,
     watch::{Exit, Exits},
 };
 use crate::{
@@ -57,6 +58,8 @@ pub(super) enum Event {
         /// When that began.
         since_ms: u64,
     },
+    /// Connections that were parked are in the queues of whoever serves.
+    Unparked(ServiceName),
     /// A service that could not park is to try again.
     ParkAgain(ServiceName),
 }
@@ -70,6 +73,7 @@ pub(super) struct Driver {
     pub(super) pins: Pins,
     pub(super) loader: Loader,
     pub(super) grace: GracePeriod,
+    pub(super) probe: Probe,
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
     /// `tcp_migrate_req`, as it is configured.
@@ -98,9 +102,15 @@ impl Driver {
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        let mut stopped = self.stopped.clone();
+        let mut stopping = false;
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                _ = stopped.wait_for(|it| *it), if !stopping => {
+                    stopping = true;
+                    self.runs.values_mut().for_each(Run::dismiss);
+                }
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
@@ -126,6 +136,7 @@ impl Driver {
                 group,
                 since_ms,
             } => self.on_park_timeout(&service, group, since_ms),
+            Event::Unparked(service) => self.wake(&service),
             Event::ParkAgain(service) => self.on_park_again(&service),
         }
     }
@@ -168,8 +179,10 @@ impl Driver {
             Err(failure) => {
                 error!(service = %name, %failure, "cannot take leave of an instance; trying again");
                 again_later(&self.exits, exit);
+                return;
             }
         }
+        self.wake(&exit.service);
     }
 
     /// Takes a look at a process beside the driver, and then goes on with the call.
@@ -238,6 +251,7 @@ impl Driver {
             return;
         };
         managed.state = decision.next;
+        managed.handoff.know(&managed.state);
         if let Some((migration, end)) = decision.end {
             if let Some(run) = self.runs.remove(name) {
                 log_end(name, end);
@@ -259,12 +273,15 @@ impl Driver {
             return;
         };
         let run = self.runs.entry(name.clone()).or_insert_with(|| {
-            // A migration that an earlier daemon began: nobody waits for its result.
+            // A migration that an earlier daemon began.
             self.run_count += 1;
-            Run::resumed(self.run_count)
+            let state = &managed.state;
+            let from = state.migration.iter().flat_map(|it| &it.from);
+            let from = from.map(|it| state.label(*it).to_string()).collect();
+            Run::resumed(self.run_count, from)
         });
         run.note_wait(wait);
-        let watched = observe::Watched::of(managed, Arc::clone(&run.open));
+        let watched = observe::Watched::of(managed, Arc::clone(&run.open), self.probe.clone());
         let (service, run) = (name.clone(), run.id);
         let (grace, events) = (self.grace, self.events.clone());
         tokio::spawn(async move {

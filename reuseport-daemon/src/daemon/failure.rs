@@ -170,6 +170,17 @@ pub(super) fn target_ended(to: &str) -> Failure {
     )
 }
 
+/// The daemon stops in the middle of a migration.
+pub(super) fn interrupted() -> Failure {
+    failed(
+        "stopping",
+        "the daemon stops: the migration goes on with the next one",
+        Some(
+            "`reuseportctl status` says how far it has come; asking for it again waits for its end",
+        ),
+    )
+}
+
 /// The service has moved, and nobody knows what sessions its old instances still have.
 pub(super) fn not_counted(to: &str, trouble: &str) -> Failure {
     failed(

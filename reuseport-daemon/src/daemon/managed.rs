@@ -12,6 +12,7 @@ use thiserror::Error;
 use tracing::error;
 
 use super::{
+    handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
     parking::{Lot, LotError},
@@ -34,6 +35,8 @@ pub(super) struct Managed {
     pub maps: ServiceMaps,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
+    /// Who receives connections for it.
+    pub handoff: Arc<Handoff>,
     /// Its parking listeners.
     pub lot: Lot,
     /// Tells it from a later service of the same name.
@@ -96,6 +99,7 @@ impl Managed {
     ) -> Self {
         Self {
             switch,
+            handoff: Handoff::new(&state),
             state,
             maps,
             netns,

@@ -20,6 +20,7 @@ mod steer;
 mod table;
 #[cfg(test)]
 mod testing;
+mod waking;
 
 pub use address::{Address, AddressError};
 pub use candidate::{Found, Placed, of_passed, of_process, unfit};
@@ -39,3 +40,4 @@ pub use settings::{
     Weight, compare,
 };
 pub use table::{named, share};
+pub use waking::{Waker, Waking, reached_at};

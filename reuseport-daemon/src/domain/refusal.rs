@@ -96,6 +96,12 @@ pub enum Refusal {
     /// A migration moves away from it.
     #[error("instance {0} is being drained")]
     InstanceDrains(Label),
+    /// Nobody would take the connections that the daemon hands over.
+    #[error("instance {0} has no receiver")]
+    NoReceiver(Label),
+    /// A service has room for only so many.
+    #[error("service {0} has as many receivers as it may have")]
+    TooManyReceivers(ServiceName),
     /// No migration is under way, so there is nothing to go back from.
     #[error("no migration of service {0} is under way")]
     NothingToRollBack(ServiceName),
@@ -251,6 +257,8 @@ impl Refusal {
             Self::NoListener { .. } => "no-listener",
             Self::InstanceServes(_) => "instance-serves",
             Self::InstanceDrains(_) => "instance-drains",
+            Self::NoReceiver(_) => "no-receiver",
+            Self::TooManyReceivers(_) => "too-many-receivers",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
             Self::OriginGone(_) => "origin-gone",
             Self::Retired(_) => "retired",
@@ -297,6 +305,10 @@ impl Refusal {
             Self::InstanceServes(_) => {
                 Some("migrate the service to another instance first".to_owned())
             }
+            Self::NoReceiver(_) => Some(
+                "a process of the new server has to call `Receive` on the control socket first"
+                    .to_owned(),
+            ),
             Self::Retired(service) | Self::NothingToRollBack(service) => Some(format!(
                 "`reuseportctl migrate {service} --to LABEL` goes back while the old instance lives"
             )),
@@ -336,6 +348,7 @@ impl Refusal {
             | Self::InstanceGone(_)
             | Self::OriginGone(_)
             | Self::InstanceDrains(_)
+            | Self::TooManyReceivers(_)
             | Self::NoProcess(_)
             | Self::NotPassed(_)
             | Self::PidOrDescriptors

@@ -30,7 +30,7 @@ const NO_EXIST: u64 = 1;
 const GROUP: &str = "group";
 const SLOTS: &str = "slots";
 /// The maps of the object, and the names of their pins.
-const OBJECT_MAPS: [(&str, &str); 5] = [
+pub(super) const OBJECT_MAPS: [(&str, &str); 5] = [
     (names::SOCKETS, "sockets"),
     (names::STEERING, "steering"),
     (names::ACTIVE, "active"),
@@ -46,8 +46,8 @@ pub struct GroupMaps {
     outcomes: PerCpuArray<MapData, u64>,
     selected: PerCpuArray<MapData, u64>,
     slots: HashMap<MapData, u32, SlotRecord>,
-    program: SkReuseport,
-    kind: ProgramKind,
+    pub(super) program: SkReuseport,
+    pub(super) kind: ProgramKind,
 }
 
 impl fmt::Debug for GroupMaps {

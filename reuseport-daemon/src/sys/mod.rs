@@ -5,6 +5,7 @@
 //! `reuseport-common`. The workspace denies it; what needs it opts in by itself, with its reason,
 //! where none of rustix, socket2 and nix has the call.
 
+pub mod accept;
 pub mod bpffs;
 pub mod capabilities;
 pub mod clock;

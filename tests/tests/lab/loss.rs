@@ -1,22 +1,15 @@
 //! What loses connections, loses them here, and the ledger sees it.
 
-use std::{fs, os::fd::OwnedFd};
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use reuseport_daemon::lab::{
-    fixture::Fixture,
     ledger::LossKind,
     load::{Load, LoadOptions, Report},
     server::{Acceptor, Options, Stop},
     world::World,
 };
-use rustix::{
-    io::Errno,
-    net::{Shutdown, shutdown, sockopt::socket_acceptconn},
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
-};
+use rustix::net::{Shutdown, shutdown};
 
-use super::setup::{DEADLINE, PORT, far_away, start, tell, v4_options};
+use super::setup::{DEADLINE, PORT, far_away, listeners_of, start, tell, v4_options};
 
 /// How often a server gives way to the next.
 const ROUNDS: u32 = 20;
@@ -118,22 +111,4 @@ fn loses_by_reset(report: &Report) -> anyhow::Result<()> {
     );
     ensure!(ledger.begun() == ledger.answered() + ledger.lost());
     Ok(())
-}
-
-/// Duplicates of a server's listeners.
-fn listeners_of(server: &Fixture) -> anyhow::Result<Vec<OwnedFd>> {
-    let pid = server.pid();
-    let raw = Pid::from_raw(pid.try_into()?).context("a pid")?;
-    let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
-    let mut listeners = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let number = entry?.file_name().to_string_lossy().parse()?;
-        match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
-            Ok(fd) if socket_acceptconn(&fd).unwrap_or(false) => listeners.push(fd),
-            // Something else, or a connection that has ended since the directory was read.
-            Ok(_) | Err(Errno::BADF) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(listeners)
 }

@@ -1,28 +1,50 @@
 //! Migrations back to back, each to a server that has just started, under as many connections as the
 //! machine can make.
 
-use std::io::{self, Write};
+use std::{
+    env,
+    io::{self, Write},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use reuseport_daemon::lab::{
     load::{Load, LoadOptions},
     world::World,
 };
 use reuseport_tests::{
+    holdings::Holdings,
+    machine::scaled,
     outcomes::all_selected,
     stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4},
 };
 
+/// How many migrations [`ten_thousand`] makes, where it is set.
+const MIGRATIONS: &str = "REUSEPORTD_TEST_MIGRATIONS";
+
+/// After how many migrations a daemon has everything that it will ever need.
+const SETTLED: u32 = 100;
+
 pub(crate) fn loopback_500() -> Result<()> {
-    back_to_back(World::loopback()?, 500, 8)
+    back_to_back(World::loopback()?, scaled(500)?, 8)
 }
 
 pub(crate) fn link_100() -> Result<()> {
-    back_to_back(far_away()?, 100, 256)
+    back_to_back(far_away()?, scaled(100)?, 256)
+}
+
+/// 10,000 where the time is given to them, see [`MIGRATIONS`]. The daemon holds no more at the end than
+/// early on.
+pub(crate) fn ten_thousand() -> Result<()> {
+    let migrations = match env::var(MIGRATIONS) {
+        Ok(count) => count.parse().context(MIGRATIONS)?,
+        Err(_) => 2 * SETTLED,
+    };
+    back_to_back(World::loopback()?, migrations, 8)
 }
 
 /// Every connection is answered; those between one migration's switch and the next migration are
-/// answered by the instance that was switched to; and the program has run exactly once for each.
+/// answered by the instance that was switched to; the program has run exactly once for each; and the
+/// daemon holds no more than it did before.
 fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     let stage = Stage::set(world, &[any_v4()])?;
     let mut serving = stage.instance(&v4("v0"))?;
@@ -34,6 +56,7 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
 
     let mut spans = Vec::new();
     let (mut switches, mut handshakes) = (Vec::new(), 0);
+    let mut early = Holdings::default();
     for number in 1..=migrations {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
@@ -49,6 +72,9 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         let enough = u64::from(clients) * 2;
         ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
         spans.push((since.expect("reported"), load.mark(), tag(&label)));
+        if number <= SETTLED {
+            early = early.or_more(Holdings::of(&stage)?);
+        }
     }
 
     let report = load.stop()?;
@@ -57,17 +83,19 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
     let _ = writeln!(
         io::stderr(),
         "{migrations} migrations, {} connections, {} a second, {} lost, median switch {} µs, \
-         slowest {} µs, {handshakes} handshakes waited for",
+         slowest {} µs, {handshakes} handshakes waited for; early on {early:?}, in the end {:?}",
         ledger.begun(),
         report.rate(),
         ledger.lost(),
         switches[switches.len() / 2],
         switches[switches.len() - 1],
+        Holdings::of(&stage)?,
     );
     ledger.check_complete()?;
     for (since, next, expected) in spans {
         let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
-    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())
+    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())?;
+    early.not_exceeded(&stage)
 }

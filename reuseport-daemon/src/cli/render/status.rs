@@ -132,7 +132,21 @@ fn instances(instances: &[InstanceStatus]) -> String {
             queue(&instance.listeners),
         ]
     });
-    table(columns, rows.collect())
+    let receivers = instances.iter().filter_map(receivers);
+    table(columns, rows.collect()) + &receivers.collect::<String>()
+}
+
+/// How many receivers an instance has, where it has any, which few do: a column more would not
+/// fit.
+fn receivers(instance: &InstanceStatus) -> Option<String> {
+    let InstanceStatus {
+        label, receivers, ..
+    } = instance;
+    match receivers {
+        0 => None,
+        1 => Some(format!("  {label} has 1 receiver\n")),
+        _ => Some(format!("  {label} has {receivers} receivers\n")),
+    }
 }
 
 /// Connections that wait to be accepted, of how many may; nothing where every listener is closed.
@@ -161,6 +175,7 @@ mod tests {
             pid: 4711,
             state: state.to_owned(),
             sessions: 98,
+            receivers: 0,
             listeners: vec![ListenerStatus {
                 listen: "0.0.0.0:7777".to_owned(),
                 cookie: 1,
@@ -223,6 +238,10 @@ mod tests {
                v1        retired    1  4711          1        98       -\n  \
                v2        serving    1  4711          1        98  3/4096\n"
         );
+        game.instances[0].receivers = 1;
+        game.instances[1].receivers = 2;
+        let text = plain(&service(&game));
+        assert!(text.ends_with("\n  v1 has 1 receiver\n  v2 has 2 receivers\n"));
         game.instances.clear();
         game.netns = Some("/run/netns/a".to_owned());
         game.migration = Some(MigrationStatus {

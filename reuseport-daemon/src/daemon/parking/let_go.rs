@@ -8,12 +8,16 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::task::{self, AbortHandle};
+use tokio::{
+    sync::mpsc,
+    task::{self, AbortHandle},
+};
 use tracing::{info, warn};
 
 use super::listener::ParkingListener;
 use crate::{
     chain::chain,
+    daemon::driver::Event,
     domain::{Address, ServiceName},
     sys::{
         grace::GracePeriod,
@@ -50,6 +54,7 @@ pub(super) fn start(
     service: &ServiceName,
     netns: Arc<Netns>,
     grace: GracePeriod,
+    events: mpsc::UnboundedSender<Event>,
 ) -> AbortHandle {
     let (listener, service) = (listener.unwatched(), service.clone());
     let task = tokio::spawn(async move {
@@ -73,6 +78,8 @@ pub(super) fn start(
             Ok(_) => {}
             Err(error) => warn!(%service, %error, "cannot tell how many connections have waited"),
         }
+        // An error means that the daemon is stopping.
+        let _ = events.send(Event::Unparked(service));
     });
     task.abort_handle()
 }

@@ -9,6 +9,7 @@ mod connections;
 mod counts;
 mod listener;
 mod options;
+mod receiver;
 mod socket_option;
 mod worker;
 
@@ -80,6 +81,11 @@ pub fn serve(options: &Options) -> Result<Counts, ServerError> {
         signal(SignalKind::terminate()).map_err(setup("catch SIGTERM"))?
     };
     let mut workers = start(options)?;
+    if let (Some(service), Some(control), [worker, ..]) =
+        (&options.receive, &options.control, &workers[..])
+    {
+        receiver::start(service, control, worker.inbox())?;
+    }
     say(READY)?;
     let mut commands = commands()?;
     loop {

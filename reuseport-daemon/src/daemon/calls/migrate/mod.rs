@@ -18,14 +18,15 @@ use crate::{
         counters::Counters,
         driver::Driver,
         failure::{self, failed},
+        handoff::Handoff,
         inspect::{Inspection, Look, Sockets},
         migration_run::{Run, tell_phase},
         session_wait::SessionWait,
         settings::{Compared, Comparison},
     },
     domain::{
-        self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Service,
-        ServiceName, Start,
+        self, Decision, Drain, Generation, InstanceState, Label, Options, ProcessId, Refusal,
+        Service, ServiceName, Start,
     },
     steering::ProgramKind,
     sys::passed::Closer,
@@ -49,6 +50,23 @@ enum Destination {
     },
 }
 
+/// An instance that has to have receivers.
+struct Receiving {
+    handoff: Arc<Handoff>,
+    process: ProcessId,
+    label: Label,
+}
+
+impl Receiving {
+    /// Looks whether it has. It looks into `/proc`.
+    fn check(self) -> Result<(), Refusal> {
+        match self.handoff.receivers_of(self.process) {
+            0 => Err(Refusal::NoReceiver(self.label)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Driver {
     pub(super) fn migrate(
         &mut self,
@@ -59,15 +77,23 @@ impl Driver {
     ) {
         let prepared = wanted::read(parameters).and_then(|(target, wanted)| {
             let managed = self.service(scope, &parameters.service)?;
-            if matches!(target, Target::Pid { .. }) {
-                // Refused before anything is looked at, since the look may lead to a registration.
-                managed.state.check_idle()?;
-            }
             Ok((managed.name().clone(), target, wanted))
         });
-        match prepared {
-            Err(failure) => replier.finish(Err(failure)),
-            Ok((name, Target::Label(label), wanted)) => {
+        let (name, target, wanted) = match prepared {
+            Err(failure) => return replier.finish(Err(failure)),
+            Ok(prepared) => prepared,
+        };
+        let wait = self.session_wait(&wanted);
+        if let Some(run) = self.unattended(&name, &target, &wanted) {
+            return run.attend(replier, wait);
+        }
+        // Refused before anything is looked at, since the look may lead to a registration.
+        let idle = self
+            .managed(&name)
+            .and_then(|it| Ok(it.state.check_idle()?));
+        match (idle, target) {
+            (Err(failure), _) => replier.finish(Err(failure)),
+            (Ok(()), Target::Label(label)) => {
                 let to = Destination::Instance(label);
                 let call = Call {
                     to,
@@ -76,7 +102,7 @@ impl Driver {
                 };
                 self.compare(&name, call);
             }
-            Ok((name, Target::Pid { pid, label }, wanted)) => {
+            (Ok(()), Target::Pid { pid, label }) => {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
@@ -98,17 +124,51 @@ impl Driver {
         }
     }
 
+    /// The migration that is under way, if it is what is asked for and nobody waits for it: whoever
+    /// began it has gone, or the daemon that was asked has.
+    fn unattended(
+        &mut self,
+        name: &ServiceName,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Option<&mut Run> {
+        let state = &self.services.get(name)?.state;
+        let migration = state.migration.as_ref()?;
+        let same_target = match target {
+            Target::Label(label) => state.label(migration.to) == *label,
+            Target::Pid { pid, .. } => state
+                .instances
+                .get(&migration.to)
+                .is_some_and(|it| it.process.pid == *pid),
+        };
+        let options = &wanted.options;
+        let same = same_target
+            && !wanted.dry_run
+            && options.drain == migration.options.drain
+            && options.retire == migration.options.retire;
+        let run = self.runs.get_mut(name)?;
+        (same && run.is_unattended()).then_some(run)
+    }
+
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
     /// It comes before the registration of a process: a refusal leaves no trace.
     fn compare(&mut self, name: &ServiceName, call: Call) {
-        let comparison = match self.comparison(name, &call) {
+        let prepared = self
+            .comparison(name, &call)
+            .and_then(|comparison| Ok((comparison, self.receiving(name, &call)?)));
+        let (comparison, receiving) = match prepared {
             Err(failure) => return call.replier.finish(Err(failure)),
-            Ok(comparison) => comparison,
+            Ok(prepared) => prepared,
         };
         let compared = comparison.clone();
         self.find(
             name,
-            move |_, netns| Ok(comparison.read(netns)?),
+            move |_, netns| {
+                if let Some(receiving) = receiving {
+                    receiving.check()?;
+                }
+                Ok(comparison.read(netns)?)
+            },
             move |driver, name, read| driver.compared(name, call, &compared, read),
         );
     }
@@ -143,6 +203,21 @@ impl Driver {
             return Err(failure::no_kernel_drain());
         }
         Ok(Comparison::before(&state, to))
+    }
+
+    /// Who has to receive connections, if anybody.
+    fn receiving(&self, name: &ServiceName, call: &Call) -> Result<Option<Receiving>, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        let label = state.label(to);
+        let start = domain::migrate(&state, &label, call.wanted.options)?;
+        Ok(match (start, call.wanted.options.drain) {
+            (Start::Begin(_), Drain::Handoff) => Some(Receiving {
+                handoff: Arc::clone(&self.managed(name)?.handoff),
+                process: state.instances[&to].process,
+                label,
+            }),
+            (Start::Begin(_), Drain::Owner | Drain::Kernel) | (Start::Unchanged, _) => None,
+        })
     }
 
     /// A process can close its listeners and live on, as servers do that end gracefully. Switching

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{
-    Bpffs, Descriptors, Duplicates, Facts, Refusal,
-    group::{GroupTrial, Moved, Steered},
-};
+use super::{Bpffs, Descriptors, Duplicates, Facts, Refusal};
 use crate::{
-    daemon::doctor::finding::Finding,
+    daemon::{
+        doctor::finding::Finding,
+        probe::{GroupTrial, Moved, Steered},
+    },
     steering::ProgramKind,
     sys::{capabilities::Capability, confinement::Confinement},
 };
@@ -108,9 +108,10 @@ fn judge_moved(moved: &Result<Moved, String>) -> Finding {
         Ok(Moved::Silently) => Finding::warning(
             SUBJECT,
             "a connection in the queue of a listener that closed was moved, and its new owner was \
-             not woken: it waits there until the next connection comes (CVE-2026-46015)",
+             not woken: it waits there until the next connection comes (CVE-2026-46015). Where \
+             connections of a service were moved, reuseportd makes that next connection itself",
         )
-        .hint("update the kernel, or let the old server drain its queue before it closes"),
+        .hint("update the kernel: a server closes such a connection unused, and logs it perhaps"),
         Ok(Moved::Lost) => Finding::error(
             SUBJECT,
             "a connection in the queue of a listener that closed was lost",

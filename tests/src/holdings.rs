@@ -1,0 +1,96 @@
+//! How much a daemon holds, as numbers that must not grow.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    stage::Stage,
+    traces::{descriptors, tree},
+    wait::until,
+};
+
+/// What a daemon holds. A map or a program of its making lives by a descriptor, by a pin or by a
+/// server's socket, so that these are counted too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Files and directories on its bpffs.
+    pub pins: usize,
+    /// Instances that it knows.
+    pub instances: usize,
+    /// Slots that their listeners have.
+    pub slots: usize,
+    /// Memory of its own that is resident, in KiB: not what it maps of files.
+    pub resident: u64,
+}
+
+/// How much more memory may be resident, in KiB: the allocator has an arena for each thread. A hundred
+/// bytes kept of each of 10,000 migrations would be as much.
+const SLACK: u64 = 1024;
+
+impl Holdings {
+    /// Those of the stage's daemon.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be read.
+    pub fn of(stage: &Stage) -> Result<Self> {
+        let pid = stage.daemon().pid();
+        let services = stage.daemon().status()?;
+        let instances = || services.iter().flat_map(|it| &it.instances);
+        Ok(Self {
+            descriptors: descriptors(pid)?.len(),
+            threads: threads(stage)?,
+            pins: tree(&stage.home().bpffs())?.len(),
+            instances: instances().count(),
+            slots: instances().map(|it| it.listeners.len()).sum(),
+            resident: resident(pid)?,
+        })
+    }
+
+    /// The most of each kind that either has.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Self {
+            descriptors: self.descriptors.max(other.descriptors),
+            threads: self.threads.max(other.threads),
+            pins: self.pins.max(other.pins),
+            instances: self.instances.max(other.instances),
+            slots: self.slots.max(other.slots),
+            resident: self.resident.max(other.resident),
+        }
+    }
+
+    /// The daemon holds no more than this, once threads have ended that have had nothing to do for a
+    /// while.
+    ///
+    /// # Errors
+    ///
+    /// Where it holds on to more.
+    pub fn not_exceeded(&self, stage: &Stage) -> Result<()> {
+        until("threads end", || Ok(threads(stage)? <= self.threads))?;
+        let now = Self::of(stage)?;
+        let allowed = Self {
+            resident: self.resident + SLACK,
+            ..*self
+        };
+        ensure!(now.or_more(allowed) == allowed, "{self:?} became {now:?}");
+        Ok(())
+    }
+}
+
+fn threads(stage: &Stage) -> Result<usize> {
+    let pid = stage.daemon().pid();
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
+}
+
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|it| it.strip_prefix("RssAnon:"));
+    let number = line.and_then(|it| it.trim().strip_suffix(" kB"));
+    Ok(number.context("RssAnon")?.trim().parse()?)
+}
