@@ -6,6 +6,7 @@ pub mod control;
 pub mod ctl;
 pub mod held;
 pub mod holdings;
+pub mod kill_points;
 pub mod machine;
 pub mod nginx;
 pub mod outcomes;

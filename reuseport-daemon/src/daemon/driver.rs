@@ -58,10 +58,10 @@ pub(super) enum Event {
         /// When that began.
         since_ms: u64,
     },
-    /// Connections that were parked are in the queues of whoever serves.
-    Unparked(ServiceName),
     /// A service that could not park is to try again.
     ParkAgain(ServiceName),
+    /// Connections that waited have been moved to whoever serves.
+    Unparked(ServiceName),
 }
 
 /// The rest of a call.
@@ -136,8 +136,8 @@ impl Driver {
                 group,
                 since_ms,
             } => self.on_park_timeout(&service, group, since_ms),
-            Event::Unparked(service) => self.wake(&service),
             Event::ParkAgain(service) => self.on_park_again(&service),
+            Event::Unparked(service) => self.wake(&service),
         }
     }
 

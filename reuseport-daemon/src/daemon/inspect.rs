@@ -220,13 +220,13 @@ pub(super) fn duplicates(
 pub(super) fn held<'a>(
     process: &Process,
     listeners: impl Iterator<Item = &'a ListenerRow>,
+    closer: &Arc<Closer>,
 ) -> Result<Sockets, InspectError> {
     let open = by_inode(process)?;
     let mut sockets = Sockets::new();
-    let closer = Arc::default();
     for row in listeners {
         if let Some(fd) = open.get(&row.inode)
-            && let Some((socket, _)) = duplicate(process, *fd, row.cookie, &closer)?
+            && let Some((socket, _)) = duplicate(process, *fd, row.cookie, closer)?
         {
             sockets.insert(row.cookie, socket);
         }

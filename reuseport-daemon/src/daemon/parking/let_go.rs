@@ -14,10 +14,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::listener::ParkingListener;
+use super::{super::driver::Event, listener::ParkingListener};
 use crate::{
     chain::chain,
-    daemon::driver::Event,
     domain::{Address, ServiceName},
     sys::{
         grace::GracePeriod,
@@ -74,12 +73,12 @@ pub(super) fn start(
         match queue {
             Ok(queue) if queue.queued > 0 => {
                 info!(%service, "{} connections that have waited are served", queue.queued);
+                // An error means that the daemon is stopping.
+                let _ = events.send(Event::Unparked(service));
             }
             Ok(_) => {}
             Err(error) => warn!(%service, %error, "cannot tell how many connections have waited"),
         }
-        // An error means that the daemon is stopping.
-        let _ = events.send(Event::Unparked(service));
     });
     task.abort_handle()
 }

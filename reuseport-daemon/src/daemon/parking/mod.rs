@@ -147,8 +147,13 @@ impl Lot {
         let watched = listener.watch(&self.service, group, &self.events);
         if let Some(old) = self.listeners.insert(group, watched) {
             let cookie = old.cookie;
-            let (netns, events) = (Arc::clone(&self.netns), self.events.clone());
-            let task = let_go::start(old, &self.service, netns, self.grace, events);
+            let task = let_go::start(
+                old,
+                &self.service,
+                Arc::clone(&self.netns),
+                self.grace,
+                self.events.clone(),
+            );
             self.leaving.retain(|(_, task)| !task.is_finished());
             self.leaving.push((cookie, task));
         }

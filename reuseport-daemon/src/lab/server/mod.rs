@@ -57,7 +57,7 @@ pub enum ServerError {
     #[error("write to standard output")]
     Output(#[source] io::Error),
     /// Standard input said something unknown.
-    #[error("unknown command {0:?}; there are close, drain-close and exit")]
+    #[error("unknown command {0:?}; there are more, close, drain-close and exit")]
     Command(String),
     /// A worker panicked.
     #[error("a worker panicked")]
@@ -96,6 +96,11 @@ pub fn serve(options: &Options) -> Result<Counts, ServerError> {
             }
         });
         let stop = match command.as_deref().map(str::trim) {
+            Some("more") => {
+                workers.append(&mut start(options)?);
+                say(DONE)?;
+                continue;
+            }
             Some("close") => Stop::Close,
             Some("drain-close") => Stop::DrainClose,
             Some("exit") | None => break,

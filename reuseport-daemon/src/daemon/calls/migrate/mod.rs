@@ -1,5 +1,7 @@
-//! A service moves, and moves back.
+//! A service moves.
 
+mod joining;
+mod rollback;
 mod wanted;
 
 use std::sync::Arc;
@@ -7,10 +9,9 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use self::wanted::{Target, Wanted};
-use super::changed;
 use crate::{
     api::{
-        Answer, Replier, Scope,
+        Replier, Scope,
         wire::{Failure, Migrate, MigrationReply, MigrationResult, Reply},
     },
     chain::chain,
@@ -36,6 +37,8 @@ use crate::{
 struct Call {
     to: Destination,
     wanted: Wanted,
+    /// What closes duplicates, before the call is answered.
+    closer: Arc<Closer>,
     replier: Replier,
 }
 
@@ -98,6 +101,7 @@ impl Driver {
                 let call = Call {
                     to,
                     wanted,
+                    closer,
                     replier,
                 };
                 self.compare(&name, call);
@@ -106,7 +110,7 @@ impl Driver {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
-                    closer,
+                    closer: Arc::clone(&closer),
                 };
                 self.look(&name, look, move |driver, name, found| match found {
                     Err(failure) => replier.finish(Err(failure)),
@@ -115,6 +119,7 @@ impl Driver {
                         let call = Call {
                             to,
                             wanted,
+                            closer,
                             replier,
                         };
                         driver.compare(name, call);
@@ -122,32 +127,6 @@ impl Driver {
                 });
             }
         }
-    }
-
-    /// The migration that is under way, if it is what is asked for and nobody waits for it: whoever
-    /// began it has gone, or the daemon that was asked has.
-    fn unattended(
-        &mut self,
-        name: &ServiceName,
-        target: &Target,
-        wanted: &Wanted,
-    ) -> Option<&mut Run> {
-        let state = &self.services.get(name)?.state;
-        let migration = state.migration.as_ref()?;
-        let same_target = match target {
-            Target::Label(label) => state.label(migration.to) == *label,
-            Target::Pid { pid, .. } => state
-                .instances
-                .get(&migration.to)
-                .is_some_and(|it| it.process.pid == *pid),
-        };
-        let options = &wanted.options;
-        let same = same_target
-            && !wanted.dry_run
-            && options.drain == migration.options.drain
-            && options.retire == migration.options.retire;
-        let run = self.runs.get_mut(name)?;
-        (same && run.is_unattended()).then_some(run)
     }
 
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
@@ -161,13 +140,14 @@ impl Driver {
             Ok(prepared) => prepared,
         };
         let compared = comparison.clone();
+        let closer = Arc::clone(&call.closer);
         self.find(
             name,
             move |_, netns| {
                 if let Some(receiving) = receiving {
                     receiving.check()?;
                 }
-                Ok(comparison.read(netns)?)
+                Ok(comparison.read(netns, &closer)?)
             },
             move |driver, name, read| driver.compared(name, call, &compared, read),
         );
@@ -262,6 +242,7 @@ impl Driver {
         let Call {
             to,
             wanted,
+            closer: _,
             replier,
         } = call;
         if wanted.dry_run {
@@ -361,28 +342,6 @@ impl Driver {
             started: wanted.started,
             stopped: self.stopped.clone(),
         })
-    }
-
-    pub(super) fn roll_back(&mut self, name: &str) -> Answer {
-        let managed = self.service(Scope::All, name)?;
-        let name = managed.name().clone();
-        let decision = domain::roll_back(&managed.state)?;
-        let left = decision
-            .end
-            .as_ref()
-            .map(|(migration, _)| managed.state.label(migration.to));
-        self.apply(&name, decision)
-            .map_err(|error| failure::not_performed(&error, None))?;
-        Ok(changed(
-            true,
-            match left {
-                Some(left) => format!(
-                    "the migration of {name} is rolled back; let {left} run on until it has \
-                     answered what reached it"
-                ),
-                None => format!("the migration of {name} is rolled back"),
-            },
-        ))
     }
 }
 
