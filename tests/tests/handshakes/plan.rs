@@ -31,13 +31,24 @@ pub(crate) enum Release {
     Gate,
 }
 
+/// From when on the old server stands: it accepts nothing and reads nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// It goes on all the time.
+    Never,
+    /// From before the clients connect.
+    AtFirst,
+    /// From when they are all in their state.
+    OnceReached,
+}
+
 /// How a cell is played.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// What the link does at first.
     pub(crate) rule: Rule,
-    /// Whether the old server stands at first.
-    pub(crate) old_stands: bool,
+    /// From when on the old server stands.
+    pub(crate) old_stands: Stands,
     /// Whether the clients wait at first before they ask.
     pub(crate) gated: bool,
     /// How they connect.
@@ -70,10 +81,13 @@ const IMPATIENT: Duration = Duration::from_millis(300);
 impl Plan {
     /// The plan of a cell.
     pub(crate) fn of(cell: Cell) -> Self {
-        let stands = hangs(cell);
         let plain = Self {
             rule: Rule::Pass,
-            old_stands: stands,
+            // It stands where the drain does not need it.
+            old_stands: match cell.drain {
+                Drain::Owner => Stands::Never,
+                Drain::Kernel => Stands::AtFirst,
+            },
             gated: false,
             opening: Opening::Handshake,
             server_sysctls: &[],
@@ -106,9 +120,11 @@ impl Plan {
                 ..plain.once_seen(cell.drain, Release::Rule(Rule::DropRestUntilSynAck))
             },
             State::AcceptQueue => plain.full_of_connections(cell.drain),
+            // They have asked, and are not read.
             State::Accepted => Self {
                 gated: true,
-                ..plain.release(Moment::Ended, Release::Gate)
+                old_stands: Stands::OnceReached,
+                ..plain.release(Moment::Asked, Release::Gate)
             },
             State::SynCookie => Self {
                 rule: Rule::HoldRest,
@@ -164,7 +180,7 @@ impl Plan {
         if drain == Drain::Owner {
             self.releases = vec![(Moment::Draining, Release::OldServer)];
         }
-        self.old_stands = true;
+        self.old_stands = Stands::AtFirst;
         self
     }
 
@@ -178,15 +194,6 @@ impl Plan {
                 self.release(Moment::Ended, what)
             }
         }
-    }
-}
-
-/// Whether the old server stands until the migration has ended: it does where the drain does not
-/// need it, unless it has to accept before that.
-fn hangs(cell: Cell) -> bool {
-    match cell.drain {
-        Drain::Owner => false,
-        Drain::Kernel => cell.state != State::Accepted,
     }
 }
 
@@ -235,14 +242,8 @@ impl Expected {
         // Whoever drains has those that the old server could have answered.
         let owner = cell.drain == Drain::Owner;
         let or_new = |by| if owner { by } else { By::New };
-        // What the kernel moves only later, packet by packet.
-        let later = |count| {
-            Some(if cell.drain == Drain::Kernel {
-                0
-            } else {
-                count
-            })
-        };
+        // The kernel moves these one by one, as their timers fire and packets come: mostly later.
+        let later = |count| (cell.drain != Drain::Kernel).then_some(count);
         let plain = Self {
             in_time: true,
             handshakes: Some(0),

@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use super::{
     CLIENTS,
     books::Books,
-    plan::{Moment, Plan, Release},
+    plan::{Moment, Plan, Release, Stands},
     scene::{Crew, Scene},
     verdict::{self, Played},
 };
@@ -35,8 +35,9 @@ use super::{
 pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
     let plan = Plan::of(cell);
     let scene = Scene::set(cell, crew, &plan)?;
-    let mut stands = stop(&scene, &plan)?;
+    let mut stands = stop(&scene, &plan, Stands::AtFirst)?;
     let load = scene.reach(&plan)?;
+    stands = stands.or(stop(&scene, &plan, Stands::OnceReached)?);
     let mut releases = plan.releases.clone();
     let answer = migrate(&scene, &parameters(cell, &plan), |moment| {
         // Out of the list, so that what is left there was never let go.
@@ -73,8 +74,9 @@ pub(crate) fn play(cell: Cell, crew: Crew, books: &Books) -> Result<()> {
 pub(crate) fn play_without(cell: Cell) -> Result<()> {
     let plan = Plan::of(cell);
     let scene = Scene::set(cell, Crew::of(cell), &plan)?;
-    let mut stands = stop(&scene, &plan)?;
+    let mut stands = stop(&scene, &plan, Stands::AtFirst)?;
     let load = scene.reach(&plan)?;
+    stands = stands.or(stop(&scene, &plan, Stands::OnceReached)?);
     let service = ServiceRef {
         service: SERVICE.to_owned(),
     };
@@ -95,8 +97,8 @@ pub(crate) fn play_without(cell: Cell) -> Result<()> {
     Ok(())
 }
 
-fn stop<'a>(scene: &'a Scene, plan: &Plan) -> Result<Option<Stopped<'a>>> {
-    let old = plan.old_stands.then_some(&scene.old);
+fn stop<'a>(scene: &'a Scene, plan: &Plan, now: Stands) -> Result<Option<Stopped<'a>>> {
+    let old = (plan.old_stands == now).then_some(&scene.old);
     old.map(Stopped::stop).transpose()
 }
 

@@ -129,7 +129,9 @@ fn check_instances(scene: &Scene, cell: Cell, in_time: bool) -> Result<()> {
     let stage = &scene.stage;
     let new = instance_status(stage, SERVICE, "v2")?;
     ensure!(
-        new.as_ref().is_some_and(|it| it.state == "serving"),
+        new.as_ref()
+            .is_some_and(|it| it.state == "serving"
+                && it.listeners.iter().all(|it| it.accept_queue == Some(0))),
         "{new:?}"
     );
     let listens = lost_listeners(scene, cell, in_time) == 0;
