@@ -307,7 +307,8 @@ fn end(addresses: Ends) -> Result<Tun, LinkError> {
 /// Waits until a socket of this namespace can have the address, as packets for it are dropped before.
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/addrconf.c>
 fn wait_until_usable(address: Ipv6Addr) -> Result<(), LinkError> {
-    const DEADLINE: Duration = Duration::from_secs(20);
+    /// More than 15 s have been seen, on a machine with much else to do.
+    const DEADLINE: Duration = Duration::from_secs(60);
     const LOOK_EVERY: Duration = Duration::from_millis(1);
     let end = Instant::now() + DEADLINE;
     while let Err(source) = TcpListener::bind((address, 0)) {
