@@ -75,7 +75,9 @@ fn trials() -> Vec<Trial> {
             killed_beside_another, killed_alone, nobody_acknowledges, acknowledgements,
             daemon_stopped, daemon_killed, rolled_back, service_removed,
         }
-        listeners: listeners { none_left_to_migrate_to, some_shut_down_before }
+        listeners: listeners {
+            none_left_to_migrate_to, some_shut_down_before, most_new_ones_close,
+        }
         migrate_req: migrate_req {
             by_command, on_for_good, on_during_a_migration, two_services_at_once,
         }

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     chain::chain,
-    domain::{Address, Drain, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait},
+    domain::{
+        Address, Drain, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait, is_deaf,
+    },
     sys::{
         grace::GracePeriod,
         netns::{Netns, NetnsError},
@@ -48,7 +50,7 @@ pub(super) enum Seen {
         /// receiver has acknowledged.
         queued: u64,
     },
-    /// The new instance has no listener left at one of the service's addresses.
+    /// The new instance has too few listeners left at one of the service's addresses.
     Deaf,
     /// The old listeners have been retired.
     Retired {
@@ -159,7 +161,7 @@ impl Watched {
                 }
             }
         }
-        let deaf = self.new.iter().any(|group| group.is_disjoint(&listening));
+        let deaf = self.new.iter().any(|group| is_deaf(group, &listening));
         Ok((!deaf).then_some(queued))
     }
 

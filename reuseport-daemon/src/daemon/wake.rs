@@ -1,6 +1,13 @@
 //! Waking the acceptors of a service whose kernel does not: see [`crate::domain::Waking`].
 
-use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -125,48 +132,56 @@ impl Sleepers {
     fn wake_here(&self, connections: &mut u64) -> Result<(), WakeError> {
         let diag = SockDiag::open()?;
         let mut waking = Waking::new();
-        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        let mut asleep: HashSet<SocketCookie> = self.listeners().copied().collect();
         let mut result = Ok(());
         loop {
-            let mut waiting = 0;
-            let mut reached = Vec::new();
-            for group in groups {
-                match group.queued(&diag)? {
-                    0 => {}
-                    queued => {
-                        waiting += queued;
-                        reached.push(group);
-                    }
-                }
-            }
-            groups = reached;
-            if groups.is_empty() {
+            let queues = self.queues(&diag)?;
+            // Whose queue has been seen empty once is awake, however much comes later.
+            asleep.retain(|it| queues.get(it).is_some_and(|queued| *queued > 0));
+            if asleep.is_empty() {
                 return result;
             }
             let Some(pause) = waking.round() else {
-                return Err(WakeError::Asleep(waiting));
+                let waiting = asleep.iter().filter_map(|it| queues.get(it));
+                return Err(WakeError::Asleep(waiting.sum()));
             };
-            groups.retain(|group| match group.wake(connections) {
-                Ok(()) => true,
-                // No reason to leave those at other addresses asleep.
-                Err(error) => {
+            for group in &self.groups {
+                if !group.listeners.is_disjoint(&asleep)
+                    && let Err(error) = group.wake(connections)
+                {
+                    // No reason to leave those at other addresses asleep.
+                    asleep.retain(|it| !group.listeners.contains(it));
                     result = Err(error);
-                    false
                 }
-            });
+            }
             thread::sleep(pause);
         }
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = &SocketCookie> {
+        self.groups.iter().flat_map(|it| &it.listeners)
+    }
+
+    /// How many connections wait for each listener at the service's ports.
+    fn queues(&self, diag: &SockDiag) -> Result<HashMap<SocketCookie, u64>, WakeError> {
+        let ports: BTreeSet<u16> = self
+            .groups
+            .iter()
+            .map(|it| it.address.socket.port())
+            .collect();
+        let mut queues = HashMap::new();
+        for port in ports {
+            let rows = diag.listeners(Some(port))?;
+            queues.extend(
+                rows.iter()
+                    .map(|it| (it.cookie, u64::from(it.accept_queue))),
+            );
+        }
+        Ok(queues)
     }
 }
 
 impl Group {
-    /// How many connections wait in the queues of its listeners.
-    fn queued(&self, diag: &SockDiag) -> Result<u64, WakeError> {
-        let rows = diag.listeners(Some(self.address.socket.port()))?;
-        let ours = rows.iter().filter(|it| self.listeners.contains(&it.cookie));
-        Ok(ours.map(|it| u64::from(it.accept_queue)).sum())
-    }
-
     /// One round of connections.
     fn wake(&self, connections: &mut u64) -> Result<(), WakeError> {
         for _ in 0..Waking::connections(self.listeners.len()) {

@@ -34,6 +34,7 @@ pub use parking::{Parking, park, park_timed_out, parked, stop_parking};
 pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
+pub(crate) use service::is_deaf;
 pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
 pub use settings::{
     Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,

@@ -82,8 +82,8 @@ pub enum Refusal {
     /// The instance's process has ended.
     #[error("instance {0} is gone")]
     InstanceGone(Label),
-    /// Its listener has been shut down or closed, and nothing could be steered at it.
-    #[error("instance {label} has no listener on {address}")]
+    /// Its listeners have been shut down or closed, all or so many that connections might not find one.
+    #[error("instance {label} has no listener on {address}, or few of those that it had")]
     NoListener {
         /// The instance.
         label: Label,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reuseport_common::{DEFAULT_SLOTS, FIRST_SLOT, MAX_SLOTS, SteeringTable};
+use reuseport_common::{DEFAULT_SLOTS, FIRST_SLOT, MAX_SLOTS, PROBES, SteeringTable};
 
 use super::{
     Address, Generation, Label, Migration, Parking, ProcessId, Refusal, ServiceName, Slot,
@@ -318,19 +318,21 @@ impl Service {
             .map(|group| &group.address)
     }
 
-    /// The first address at which none of an instance's listeners is among those that listen.
+    /// The first address at which too few of an instance's listeners are among those that listen.
     #[must_use]
     pub fn deaf_at(
         &self,
         generation: Generation,
         listening: &HashSet<SocketCookie>,
     ) -> Option<&Address> {
-        let hears = |group: &&Group| {
-            let mut ours = group.slots.values();
-            ours.any(|it| it.generation == generation && listening.contains(&it.cookie))
+        let deaf = |group: &&Group| {
+            let ours = group
+                .slots
+                .values()
+                .filter(|it| it.generation == generation);
+            is_deaf(&ours.map(|it| it.cookie).collect(), listening)
         };
-        let deaf = self.groups.iter().find(|group| !hears(group));
-        deaf.map(|group| &group.address)
+        self.groups.iter().find(deaf).map(|group| &group.address)
     }
 
     /// The label of an instance; one that is unknown goes by its number.
@@ -380,5 +382,37 @@ impl Group {
             .filter_map(|slot| u16::try_from(slot).ok())
             .map(Slot)
             .filter(|slot| !self.slots.contains_key(slot))
+    }
+}
+
+/// Whether a connection may find none of an instance's listeners in a group. Neighbouring buckets name
+/// different ones, and where a slot is empty the program tries [`PROBES`] more: with more of them gone,
+/// those may all be, and the kernel would give the connection to any listener of the group, such as one
+/// that is being drained and whose handshakes have been counted.
+#[must_use]
+pub(crate) fn is_deaf(ours: &HashSet<SocketCookie>, listening: &HashSet<SocketCookie>) -> bool {
+    let gone = ours.difference(listening).count();
+    gone == ours.len() || gone > PROBES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_deaf_where_probing_may_fail() {
+        let of = |count: u64| (0..count).map(SocketCookie).collect::<HashSet<_>>();
+        for (had, has, deaf) in [
+            (0, 0, true),
+            (1, 0, true),
+            (1, 1, false),
+            (5, 1, false),
+            (5, 0, true),
+            (6, 1, true),
+            (8, 4, false),
+            (8, 3, true),
+        ] {
+            assert_eq!(is_deaf(&of(had), &of(has)), deaf, "{has} of {had}");
+        }
     }
 }

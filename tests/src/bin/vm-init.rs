@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     mount::{MountFlags, mount},
-    process::{Pid, WaitOptions, wait},
+    process::{Pid, Resource, Rlimit, WaitOptions, setrlimit, wait},
     system::{RebootCommand, finit_module, reboot, uname},
 };
 
@@ -25,6 +25,9 @@ const MOUNTS: [(&str, &str); 6] = [
     // A root directory that is an initramfs has no attributes of files that tests ask for.
     ("tmpfs", "/tmp"),
 ];
+
+/// How many descriptors a process may have.
+const DESCRIPTORS: u64 = 524_288;
 
 /// How a program of libtest's kind begins the line that counts.
 const COUNTS: &str = "test result: ";
@@ -69,6 +72,12 @@ fn run() -> Result<Counts> {
         mount(kind, place, kind, MountFlags::empty(), None)
             .with_context(|| format!("could not mount {place}"))?;
     }
+    // What the kernel starts with is little; this is what service managers give.
+    let limit = Rlimit {
+        current: Some(DESCRIPTORS),
+        maximum: Some(DESCRIPTORS),
+    };
+    setrlimit(Resource::Nofile, limit).context("could not raise the limit of descriptors")?;
     for module in lines("modules")? {
         let file = File::open(&module).with_context(|| format!("could not open {module}"))?;
         finit_module(&file, c"", 0).with_context(|| format!("could not load {module}"))?;

@@ -3,8 +3,9 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
+use reuseport_common::PROBES;
 use reuseport_daemon::{
-    lab::{server::Stop, world::World},
+    lab::{fixture::Fixture, server::Stop, world::World},
     sys::{
         process::Process,
         sock_diag::{ListenerRow, SockDiag},
@@ -13,7 +14,7 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     ctl::Ctl,
-    held::{Stopped, instance_status},
+    held::{Held, Stopped, instance_status},
     sockets::connected,
     stage::{PORT, SERVICE, Stage, any_v4, v4},
 };
@@ -50,13 +51,7 @@ pub(crate) fn some_shut_down_before() -> Result<()> {
 
     // It stands, so that it does not close what it could no longer accept on.
     let stands = Stopped::stop(&old)?;
-    for inode in inodes_of(&stage, "v1")?.into_iter().take(2) {
-        let process = Process::open(old.pid())?;
-        let mut sockets = process.open_sockets()?.into_iter();
-        let found = sockets.find(|it| it.1 == inode);
-        let duplicate = process.descriptor(found.context("its descriptor")?.0)?;
-        socket::shutdown(duplicate.as_fd())?;
-    }
+    shut_down(&stage, &old, "v1", 2)?;
     ensure!(listening(&stage)?.len() == 3);
 
     ctl.done(&format!("migrate {SERVICE} --to v2 --retire shutdown"))?;
@@ -64,6 +59,47 @@ pub(crate) fn some_shut_down_before() -> Result<()> {
     ensure!(left.len() == 1, "{left:?}");
     connected(stage.world.client(), stage.world.v4(PORT))?;
     stands.go_on()
+}
+
+/// The new instance loses listeners during the drain. As long as every connection finds one that is left
+/// the drain goes on; when one might not, the old instance serves again.
+pub(crate) fn most_new_ones_close() -> Result<()> {
+    let stage = Stage::set(World::loopback()?, &[any_v4()])?;
+    let old = stage.instance(&v4("v1"))?;
+    let mut options = v4("v2");
+    options.workers = 8;
+    let new = stage.instance(&options)?;
+    let stands = Stopped::stop(&old)?;
+    let waiting = connected(stage.world.client(), stage.world.v4(PORT))?;
+    let migration = Held::begin(&stage, SERVICE, "--to v2 --retire shutdown")?;
+
+    shut_down(&stage, &new, "v2", PROBES)?;
+    for _ in 0..100 {
+        connected(stage.world.client(), stage.world.v4(PORT))?;
+    }
+    let status = stage.status()?;
+    let outcomes = &status.groups[0].outcomes.new;
+    ensure!(outcomes.probed > 0 && outcomes.kernel == 0, "{outcomes:?}");
+    ensure!(status.migration.is_some(), "the drain goes on");
+
+    shut_down(&stage, &new, "v2", 1)?;
+    migration.ends("rolled_back", 5)?;
+    let old = instance_status(&stage, SERVICE, "v1")?.context("v1")?;
+    ensure!(old.state == "serving", "{old:?}");
+    drop(waiting);
+    stands.go_on()
+}
+
+/// Shuts some of an instance's listeners down.
+fn shut_down(stage: &Stage, server: &Fixture, label: &str, count: usize) -> Result<()> {
+    for inode in inodes_of(stage, label)?.into_iter().take(count) {
+        let process = Process::open(server.pid())?;
+        let mut sockets = process.open_sockets()?.into_iter();
+        let found = sockets.find(|it| it.1 == inode);
+        let duplicate = process.descriptor(found.context("its descriptor")?.0)?;
+        socket::shutdown(duplicate.as_fd())?;
+    }
+    Ok(())
 }
 
 fn inodes_of(stage: &Stage, label: &str) -> Result<Vec<u32>> {

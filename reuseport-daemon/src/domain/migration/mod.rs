@@ -203,7 +203,8 @@ pub enum Observation {
         /// Connections in the old accept queues.
         queued: u64,
     },
-    /// The new instance lives, and has no listener at one of the service's addresses any more.
+    /// The new instance lives, and has no listener at one of the service's addresses any more, or so
+    /// few that connections would not find them.
     /// Reported after a pause, since it is looked at again where there is no going back.
     Deaf,
     /// The old listeners are retired, as far as that could be done.
