@@ -31,9 +31,8 @@ pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, Sock
 pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
-pub use service::{
-    Definition, Group, Instance, InstanceState, Listener, Service, TableCopy, is_deaf,
-};
+pub(crate) use service::is_deaf;
+pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
 pub use settings::{
     Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,
     Weight, compare,

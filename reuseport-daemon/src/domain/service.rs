@@ -350,7 +350,7 @@ impl Group {
 /// those may all be, and the kernel would give the connection to any listener of the group, such as one
 /// that is being drained and whose handshakes have been counted.
 #[must_use]
-pub fn is_deaf(ours: &HashSet<SocketCookie>, listening: &HashSet<SocketCookie>) -> bool {
+pub(crate) fn is_deaf(ours: &HashSet<SocketCookie>, listening: &HashSet<SocketCookie>) -> bool {
     let gone = ours.difference(listening).count();
     gone == ours.len() || gone > PROBES
 }
