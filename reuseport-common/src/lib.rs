@@ -19,7 +19,7 @@ pub use table::{BUCKETS, PROBES, SteeringTable, bucket_of};
 
 /// The version of every layout in this crate, written into each [`ServiceRecord`] and
 /// [`GroupRecord`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The slot of the parking listener. It is also what an untouched table names everywhere, so that a
 /// group without a live listener sends its connections there.

@@ -54,6 +54,9 @@ pub struct ServiceRecord {
     pub generation: u32,
     /// How many slots each group has.
     pub slots: u32,
+    /// How long connections wait in the parking listener while nobody serves, in milliseconds; 0
+    /// where the service has none.
+    pub park_timeout_ms: u64,
     /// The network namespace as the operator named it, or empty for the daemon's own.
     pub netns: [u8; PATH_LEN],
 }
@@ -131,7 +134,7 @@ mod pod {
 const _: () = {
     assert!(size_of::<AddressRecord>() == 16 + NAME_LEN + 4);
     assert!(size_of::<GroupRecord>() == 16 + size_of::<AddressRecord>());
-    assert!(size_of::<ServiceRecord>() == 16 + PATH_LEN);
+    assert!(size_of::<ServiceRecord>() == 24 + PATH_LEN);
     assert!(size_of::<InstanceRecord>() == 16 + NAME_LEN);
     assert!(size_of::<SlotRecord>() == 16);
     assert!(size_of::<MigrationRecord>() == 32);

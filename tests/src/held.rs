@@ -28,9 +28,8 @@ impl<'a> Stopped<'a> {
     ///
     /// Where it cannot be stopped.
     pub fn stop(server: &'a Fixture) -> Result<Self> {
-        server.signal(Signal::STOP)?;
         let stopped = Self(server);
-        until("every thread stands", || all_threads_stand(server.pid()))?;
+        stand_still(server)?;
         Ok(stopped)
     }
 
@@ -49,6 +48,16 @@ impl Drop for Stopped<'_> {
         // It fails where the server has ended, which nothing can be done about here.
         let _ = self.0.signal(Signal::CONT);
     }
+}
+
+/// Stops a server until it gets a SIGCONT, and waits until every thread of it stands.
+///
+/// # Errors
+///
+/// Where it cannot be stopped.
+pub fn stand_still(server: &Fixture) -> Result<()> {
+    server.signal(Signal::STOP)?;
+    until("every thread stands", || all_threads_stand(server.pid()))
 }
 
 fn all_threads_stand(pid: u32) -> Result<bool> {

@@ -1,6 +1,12 @@
 //! A stage: servers, a daemon, and where the programs are.
 
-use std::{env, ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
@@ -108,11 +114,25 @@ impl Stage {
     ///
     /// As [`Stage::restart_daemon`], and those of `f`.
     pub fn without_daemon(&mut self, f: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.stop_daemon()?;
+        f()?;
+        self.daemon = Some(self.home.start(self.world.server())?);
+        Ok(())
+    }
+
+    /// Tells the daemon to stop, and lets a newer one take up, which has another object.
+    ///
+    /// # Errors
+    ///
+    /// Where either does not do its part.
+    pub fn upgrade_daemon(&mut self, object: &Path) -> Result<()> {
         if let Some(daemon) = self.daemon.take() {
             daemon.stop()?;
         }
-        f()?;
-        self.daemon = Some(self.home.start(self.world.server())?);
+        let newer = |command: &mut Command| {
+            command.env("REUSEPORTD_OBJECT", object);
+        };
+        self.daemon = Some(self.home.start_with(self.world.server(), newer)?);
         Ok(())
     }
 
@@ -126,6 +146,19 @@ impl Stage {
             daemon.kill()?;
         }
         self.daemon = Some(self.home.start(self.world.server())?);
+        Ok(())
+    }
+
+    /// Tells the daemon to stop, and waits until it has. The world lives on until the stage is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end well.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop()?;
+        }
         Ok(())
     }
 

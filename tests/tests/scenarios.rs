@@ -3,145 +3,154 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod handoff;
+    pub(super) mod killed;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
     pub(super) mod migrate_req;
     pub(super) mod nginx;
+    pub(super) mod parking;
     pub(super) mod refusals;
     pub(super) mod services;
     pub(super) mod sessions;
     pub(super) mod settings;
+    pub(super) mod sleepers;
+    pub(super) mod upgrade;
 }
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn,
-    lifecycle::{daemon, drains, registering, retire, shapes},
-    listeners, migrate_req, nginx, refusals, services, sessions, settings,
+    budget, churn, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking, refusals,
+    services, sessions, settings, sleepers, upgrade,
 };
+
+/// What scenarios need, by how their names begin.
+const NEEDS: [(&str, Need); 9] = [
+    ("budget::switch", Need::Speed),
+    ("lifecycle::drain_by_kernel", Need::Migration),
+    ("lifecycle::old_instance_ends", Need::Migration),
+    ("lifecycle::python", Need::Program("python3")),
+    ("migrate_req::", Need::Migration),
+    ("nginx::", Need::Program("nginx")),
+    ("parking::", Need::Migration),
+    ("refusals::", Need::Program("setpriv")),
+    ("sleepers::", Need::Migration),
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Rates, queues and counters are those of the whole machine: one at a time.
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials()).exit_code()
+    let mut trials = trials();
+    trials.extend(killed::Operation::ALL.map(kill_points));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-#[expect(clippy::too_many_lines, reason = "it is a list")]
+/// A trial for each of these functions: under its family's name and its own, or another one.
+macro_rules! trials {
+    ($($family:ident: $($module:ident)::+ { $($function:ident $(as $name:ident)?),* $(,)? })*) => {{
+        let mut trials = Vec::new();
+        $({
+            use $($module)::+ as module;
+            trials.extend([$(trial(
+                concat!(stringify!($family), "::", trials!(@name $function $($name)?)),
+                module::$function,
+            )),*]);
+        })*
+        trials
+    }};
+    (@name $function:ident) => { stringify!($function) };
+    (@name $function:ident $name:ident) => { stringify!($name) };
+}
+
 fn trials() -> Vec<Trial> {
-    vec![
-        trial("churn::loopback_500", churn::loopback_500),
-        trial("churn::link_100", churn::link_100),
-        trial("churn::ten_thousand", churn::ten_thousand),
-        trial(
-            "listeners::none_left_to_migrate_to",
-            listeners::none_left_to_migrate_to,
-        ),
-        trial(
-            "listeners::some_shut_down_before",
-            listeners::some_shut_down_before,
-        ),
-        trial(
-            "listeners::most_new_ones_close",
-            listeners::most_new_ones_close,
-        ),
-        trial("migrate_req::by_command", migrate_req::by_command),
-        trial("migrate_req::on_for_good", migrate_req::on_for_good),
-        trial(
-            "migrate_req::on_during_a_migration",
-            migrate_req::on_during_a_migration,
-        ),
-        trial(
-            "migrate_req::two_services_at_once",
-            migrate_req::two_services_at_once,
-        ),
-        trial("nginx::blue_green_20", nginx::blue_green_20),
-        trial("nginx::blue_green_without", nginx::blue_green_without),
-        trial("nginx::blue_green_v6only", nginx::blue_green_v6only),
-        trial("nginx::blue_green_dual_stack", nginx::blue_green_dual_stack),
-        trial(
-            "nginx::blue_green_two_addresses",
-            nginx::blue_green_two_addresses,
-        ),
-        trial("nginx::keep_sessions", nginx::keep_sessions),
-        trial("nginx::master_killed", nginx::master_killed),
-        trial("nginx::reload", nginx::reload),
-        trial(
-            "nginx::reload_with_a_worker_less",
-            nginx::reload_with_a_worker_less,
-        ),
-        trial(
-            "nginx::reload_with_a_worker_less_without",
-            nginx::reload_with_a_worker_less_without,
-        ),
-        trial("refusals::leave_no_trace", refusals::leave_no_trace),
-        trial("services::two_at_once", services::two_at_once),
-        trial("services::one_at_a_time", services::one_at_a_time),
-        trial("settings::refused", settings::refused),
-        trial("settings::refused_v6", settings::refused_v6),
-        trial("settings::warned", settings::warned),
-        trial("settings::examined", settings::examined),
-        trial("lifecycle::python", registering::python_passes_its_listener),
-        trial(
-            "lifecycle::passed",
-            registering::a_passed_listener_is_the_callers,
-        ),
-        trial(
-            "lifecycle::bystanders",
-            registering::who_does_not_serve_gets_nothing,
-        ),
-        trial("lifecycle::twice_is_once", registering::twice_is_once),
-        trial(
-            "lifecycle::dry_run",
-            registering::a_rehearsal_changes_nothing,
-        ),
-        trial("lifecycle::slot_counts", registering::a_slot_counts_anew),
-        trial("lifecycle::one_worker", shapes::one_worker),
-        trial("lifecycle::eight_workers", shapes::eight_workers),
-        trial("lifecycle::retire_keep", retire::keep),
-        trial("lifecycle::retire_shutdown", retire::shutdown),
-        trial("lifecycle::retire_signal", retire::signal),
-        trial("lifecycle::rollback", drains::rollback),
-        trial("lifecycle::drain_by_kernel", drains::by_kernel),
-        trial("lifecycle::new_instance_ends", drains::new_instance_ends),
-        trial(
-            "lifecycle::new_instance_listens_no_more",
-            drains::new_instance_listens_no_more,
-        ),
-        trial("lifecycle::old_instance_ends", drains::old_instance_ends),
-        trial("lifecycle::drain_timeout", drains::timeout),
-        trial("lifecycle::restart", daemon::restart),
-        trial("lifecycle::absence", daemon::absence),
-        trial("lifecycle::second_daemon", daemon::second),
-        trial("lifecycle::heir", daemon::heir),
-        trial("lifecycle::removal", daemon::removal),
-        trial("budget::idle", budget::idle),
-        trial("budget::switch", budget::switch),
-        trial("sessions::end_one_by_one", sessions::end_one_by_one),
-        trial(
-            "sessions::outlive_the_deadline",
-            sessions::outlive_the_deadline,
-        ),
-        trial(
-            "sessions::end_with_their_server",
-            sessions::end_with_their_server,
-        ),
-        trial(
-            "sessions::the_caller_is_killed",
-            sessions::the_caller_is_killed,
-        ),
-        trial(
-            "sessions::another_migration_meanwhile",
-            sessions::another_migration_meanwhile,
-        ),
-    ]
+    trials! {
+        churn: churn { loopback_500, link_100, ten_thousand }
+        handoff: handoff::receivers { rust, python, every_acceptor, churn }
+        handoff: handoff::troubles {
+            killed_beside_another, killed_alone, nobody_acknowledges, acknowledgements,
+            daemon_stopped, daemon_killed, rolled_back, service_removed,
+        }
+        listeners: listeners {
+            none_left_to_migrate_to, some_shut_down_before, most_new_ones_close,
+        }
+        migrate_req: migrate_req {
+            by_command, on_for_good, on_during_a_migration, two_services_at_once,
+        }
+        killed: killed { at_random }
+        nginx: nginx {
+            blue_green_20, blue_green_without, blue_green_v6only, blue_green_dual_stack,
+            blue_green_two_addresses, keep_sessions, master_killed, reload,
+            reload_with_a_worker_less, reload_with_a_worker_less_without,
+        }
+        refusals: refusals { leave_no_trace }
+        services: services { two_at_once, one_at_a_time }
+        settings: settings { refused, refused_v6, warned, examined }
+        lifecycle: lifecycle::registering {
+            python_passes_its_listener as python, a_passed_listener_is_the_callers as passed,
+            who_does_not_serve_gets_nothing as bystanders, twice_is_once,
+            a_rehearsal_changes_nothing as dry_run, a_slot_counts_anew as slot_counts,
+        }
+        lifecycle: lifecycle::shapes { one_worker, eight_workers }
+        lifecycle: lifecycle::retire {
+            keep as retire_keep, shutdown as retire_shutdown, signal as retire_signal,
+        }
+        lifecycle: lifecycle::drains {
+            rollback, by_kernel as drain_by_kernel, new_instance_ends, new_instance_listens_no_more,
+            old_instance_ends, timeout as drain_timeout,
+        }
+        lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
+        upgrade: upgrade { under_churn, during_a_migration }
+        sleepers: sleepers {
+            moved_by_the_kernel_alone, woken_by_a_migration, woken_after_a_kill,
+            a_hanging_server_is_told_of,
+        }
+        budget: budget { idle, switch }
+        sessions: sessions {
+            end_one_by_one, outlive_the_deadline, end_with_their_server, the_caller_is_killed,
+            another_migration_meanwhile,
+        }
+        parking: parking {
+            killed_on_loopback, killed_on_a_link, killed_with_a_full_queue, closed_on_loopback,
+            closed_on_a_link, closed_and_alive, heir, before_the_first_instance,
+            one_of_eight_listeners_is_left,
+        }
+        parking: parking::shapes { ipv6, dual_stack, two_addresses, eight_workers, another_user }
+        parking: parking::commands {
+            added_or_unsupported, refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
+            set_as_the_server_is,
+        }
+        parking: parking::nginx {
+            quit_20 as nginx_quit_20, quit_without as nginx_quit_without,
+            killed_20 as nginx_killed_20,
+        }
+    }
+}
+
+fn kill_points(operation: killed::Operation) -> Trial {
+    Trial::test(format!("killed::{}", operation.name()), move || {
+        killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        test().map_err(|error| Failed::from(format!("{error:#}")))
+    let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
+    let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
+    Trial::ignorable_test(name, move || {
+        run(&needs, test).map_err(|error| Failed::from(format!("{error:#}")))
     })
+}
+
+fn run(needs: &[Need], test: fn() -> Result<()>) -> Result<Completion> {
+    for need in needs {
+        if let Some(why) = need.unmet()? {
+            return Ok(Completion::ignored_with(why));
+        }
+    }
+    test()?;
+    Ok(Completion::Completed)
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     bytecode::{self, Record},
+    integration::Cells,
     llvm::Llvm,
     paths, run, test,
     toolchain::{self, Toolchain},
@@ -62,7 +63,7 @@ pub(crate) fn check() -> Result<()> {
     ));
     let file = directory().join("reuseport.bpf.o");
     bytecode::write(&file, &object)?;
-    test::run(&[], Some(&file))
+    test::run(&[], Cells::Covering, Some(&file))
 }
 
 fn build() -> Result<(Vec<u8>, Record)> {

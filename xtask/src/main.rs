@@ -3,6 +3,7 @@
 mod build_ebpf;
 mod bytecode;
 mod demo;
+mod integration;
 mod lint;
 mod llvm;
 mod paths;
@@ -10,11 +11,14 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::integration::Cells;
 
 /// reuseportd's own build and test commands.
 #[derive(Debug, Parser)]
@@ -45,9 +49,17 @@ enum Command {
     Lint,
     /// Run every test on the running kernel; needs root
     Test {
+        /// Play every cell of the table of handshakes, not only those that cover it: some thousands
+        #[arg(long)]
+        all_cells: bool,
         /// Passed to the scenarios: a filter, --list, --nocapture and the like
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Run the scenarios alone: here, or on other kernels
+    IntegrationTest {
+        #[command(subcommand)]
+        place: integration::Place,
     },
 }
 
@@ -68,6 +80,17 @@ fn dispatch(command: Command) -> Result<()> {
         Command::BuildEbpf { check: false } => build_ebpf::run(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Lint => lint::run(),
-        Command::Test { arguments } => test::run(&arguments, None),
+        Command::Test {
+            all_cells,
+            arguments,
+        } => {
+            let cells = if all_cells {
+                Cells::All
+            } else {
+                Cells::Covering
+            };
+            test::run(&arguments, cells, None)
+        }
+        Command::IntegrationTest { place } => integration::run(&place),
     }
 }

@@ -27,6 +27,12 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "xtask: {line}");
 }
 
+/// A line of what is being watched, as it is.
+pub(crate) fn show(line: &str) {
+    // Nobody watches where this fails.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
 /// Shows the command, runs it, and takes any end but success for an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
@@ -54,7 +60,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The command as one would type it in the checkout.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let directory = command
         .get_current_dir()
         .filter(|directory| *directory != paths::root())

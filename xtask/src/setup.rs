@@ -13,6 +13,13 @@ const TESTS: [(&str, &str); 3] = [
     ("python3", "python3"),
 ];
 
+/// What makes virtual machines, and looks into packages of kernels.
+const MACHINES: [(&str, &str); 3] = [
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    ("kmod", "depmod"),
+    ("xz-utils", "xz"),
+];
+
 /// What the eBPF build needs where no compiler serves yet, and a file of it.
 const COMPILER: [(&str, &str); 2] = [
     ("rustc-web", "/usr/bin/rustc"),
@@ -41,6 +48,12 @@ pub(crate) fn run() -> Result<()> {
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     install(&TESTS)
+}
+
+/// Installs what tests on other kernels need.
+pub(crate) fn for_machines() -> Result<()> {
+    for_tests()?;
+    install(&MACHINES)
 }
 
 fn install(packages: &[(&str, &str)]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A client of the control socket.
 
 use std::{
+    borrow::BorrowMut,
     fmt::Debug,
     io,
     marker::PhantomData,
@@ -20,6 +21,7 @@ use super::{
     socket::{ControlSocket, MessageLimits},
     wire::Failure,
 };
+use crate::sys::passed::Passed;
 
 /// What the daemon may answer: a status of thousands of services is some megabytes. There is no
 /// time limit: a migration takes as long as it takes.
@@ -158,7 +160,7 @@ impl Client {
     {
         self.send(&Call::new(Method::new(method, parameters)), fds)
             .await?;
-        let (reply, _) = self.receive().await?;
+        let (reply, _, _) = self.receive().await?;
         Ok(reply)
     }
 
@@ -171,18 +173,37 @@ impl Client {
         &mut self,
         method: &str,
         parameters: &P,
-    ) -> Result<Replies<'_, R>, ClientError>
+    ) -> Result<Replies<&mut Self, R>, ClientError>
     where
         P: Serialize + Debug,
-        R: DeserializeOwned + Debug,
+    {
+        self.ask_for_all(method, parameters).await?;
+        Ok(Replies::to(self))
+    }
+
+    /// The same, with the connection for as long as there are replies.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn into_stream<P, R>(
+        mut self,
+        method: &str,
+        parameters: &P,
+    ) -> Result<Replies<Self, R>, ClientError>
+    where
+        P: Serialize + Debug,
+    {
+        self.ask_for_all(method, parameters).await?;
+        Ok(Replies::to(self))
+    }
+
+    async fn ask_for_all<P>(&mut self, method: &str, parameters: &P) -> Result<(), ClientError>
+    where
+        P: Serialize + Debug,
     {
         let call = Call::new(Method::new(method, parameters)).set_more(true);
-        self.send(&call, Vec::new()).await?;
-        Ok(Replies {
-            client: self,
-            ended: false,
-            reply: PhantomData,
-        })
+        self.send(&call, Vec::new()).await
     }
 
     async fn send<P>(
@@ -201,19 +222,18 @@ impl Client {
         }
     }
 
-    /// A reply, and whether more will follow.
-    async fn receive<R>(&mut self) -> Result<(R, bool), ClientError>
+    /// A reply, the descriptors that came with it, and whether more will follow.
+    async fn receive<R>(&mut self) -> Result<(R, Vec<Passed>, bool), ClientError>
     where
         R: DeserializeOwned + Debug,
     {
         let received = self.connection.receive_reply::<R, ErrorReply>().await;
-        // A reply has none.
-        drop(self.connection.read().read_half().descriptors());
+        let descriptors = self.connection.read().read_half().descriptors();
         let (reply, _) = received?;
         let reply = reply.map_err(|error| ClientError::Failure(error.into()))?;
         let continues = reply.continues().unwrap_or(false);
         let parameters = reply.into_parameters().ok_or(ClientError::NoResult)?;
-        Ok((parameters, continues))
+        Ok((parameters, descriptors, continues))
     }
 }
 
@@ -228,26 +248,49 @@ impl<'a, P> Method<'a, P> {
 
 /// The replies to one call.
 #[derive(Debug)]
-pub struct Replies<'a, R> {
-    client: &'a mut Client,
+pub struct Replies<C, R> {
+    client: C,
     ended: bool,
     reply: PhantomData<R>,
 }
 
-impl<R: DeserializeOwned + Debug> Replies<'_, R> {
+impl<C, R> Replies<C, R> {
+    fn to(client: C) -> Self {
+        Self {
+            client,
+            ended: false,
+            reply: PhantomData,
+        }
+    }
+}
+
+impl<C: BorrowMut<Client>, R: DeserializeOwned + Debug> Replies<C, R> {
     /// The next reply; none after the last one.
     ///
     /// # Errors
     ///
     /// As [`Client::call`]. An error is the last reply.
     pub async fn next(&mut self) -> Result<Option<R>, ClientError> {
+        let next = self.next_with_descriptors().await?;
+        Ok(next.map(|(reply, _)| reply))
+    }
+
+    /// The next reply and the descriptors that came with it, close-on-exec; none after the last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`]. An error is the last reply.
+    pub async fn next_with_descriptors(
+        &mut self,
+    ) -> Result<Option<(R, Vec<OwnedFd>)>, ClientError> {
         if self.ended {
             return Ok(None);
         }
         // Whatever goes wrong while it is received, nothing comes after it.
         self.ended = true;
-        let (reply, continues) = self.client.receive().await?;
+        let (reply, descriptors, continues) = self.client.borrow_mut().receive().await?;
         self.ended = !continues;
-        Ok(Some(reply))
+        let descriptors = descriptors.into_iter().map(Passed::into_owned);
+        Ok(Some((reply, descriptors.collect())))
     }
 }

@@ -87,6 +87,7 @@ mod tests {
                 accepted_while_draining: 0,
                 moved_by_kernel: 0,
                 handed_off: 0,
+                woken: 0,
                 left_behind: 0,
                 sessions_left: None,
                 counters: NetCounters::default(),

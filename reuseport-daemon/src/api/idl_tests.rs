@@ -1,19 +1,25 @@
 //! Holds the interface's text and the wire types together: one full sample of every type is
 //! compared with the text, and then read again with each of its fields left out.
 
+mod samples;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use zlink_idl::{Interface, Type};
 
+use self::samples::{
+    counters, counts, finding, group, instance, listener, migration, outcomes, parking, progress,
+    reason, result, service, text,
+};
 use super::{
     error_reply::ErrorReply,
     wire::{
-        AddService, Changed, Doctor, Finding, GroupStatus, InstanceStatus, ListenerStatus, Migrate,
-        MigrateReq, MigrateReqState, MigrationReply, MigrationResult, MigrationStatus, NetCounters,
-        OutcomeCounts, Outcomes, Progress, Reason, Register, Registered, Release, ServiceFilter,
-        ServiceRef, ServiceStatus, Status,
+        Acknowledge, Acknowledged, AddService, Changed, Doctor, Finding, GroupStatus, Handed,
+        InstanceStatus, ListenerStatus, Migrate, MigrateReq, MigrateReqState, MigrationReply,
+        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, ParkingStatus,
+        Progress, Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus, Status,
     },
 };
 
@@ -108,141 +114,13 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn text(text: &str) -> String {
-    text.to_owned()
-}
-
-fn progress() -> Progress {
-    Progress {
-        phase: text("draining"),
-        elapsed_ms: 1,
-        handshakes: Some(2),
-        queued: Some(3),
-        sessions: Some(4),
-    }
-}
-
-fn counts() -> OutcomeCounts {
-    OutcomeCounts {
-        selected: 1,
-        probed: 2,
-        parked: 3,
-        kernel: 4,
-    }
-}
-
-fn outcomes() -> Outcomes {
-    Outcomes {
-        new: counts(),
-        migrating: counts(),
-        stray: counts(),
-    }
-}
-
-fn counters() -> NetCounters {
-    NetCounters {
-        migrate_req_success: Some(1),
-        migrate_req_failure: Some(2),
-        listen_overflows: 3,
-        listen_drops: 4,
-    }
-}
-
-fn result() -> MigrationResult {
-    MigrationResult {
-        service: text("game"),
-        from: vec![text("v1")],
-        to: text("v2"),
-        outcome: text("done"),
-        switch_us: 1,
-        drain_ms: 2,
-        handshakes_waited: 3,
-        accepted_while_draining: 4,
-        moved_by_kernel: 5,
-        handed_off: 6,
-        left_behind: 7,
-        sessions_left: Some(8),
-        counters: counters(),
-        outcomes: outcomes(),
-        warnings: vec![text("backlog")],
-    }
-}
-
-fn group() -> GroupStatus {
-    GroupStatus {
-        listen: text("0.0.0.0:7777"),
-        protocol: text("tcp"),
-        program: text("select_or_migrate"),
-        outcomes: outcomes(),
-        slots: 1024,
-    }
-}
-
-fn listener() -> ListenerStatus {
-    ListenerStatus {
-        listen: text("0.0.0.0:7777"),
-        cookie: 1,
-        slot: 2,
-        accept_queue: Some(3),
-        backlog: Some(4),
-        selected: 5,
-    }
-}
-
-fn instance() -> InstanceStatus {
-    InstanceStatus {
-        label: text("v1"),
-        generation: 1,
-        pid: 2,
-        state: text("serving"),
-        sessions: 3,
-        listeners: vec![listener()],
-    }
-}
-
-fn migration() -> MigrationStatus {
-    MigrationStatus {
-        from: vec![text("v1")],
-        to: text("v2"),
-        phase: text("draining"),
-    }
-}
-
-fn service() -> ServiceStatus {
-    ServiceStatus {
-        name: text("game"),
-        owner: 1000,
-        netns: Some(text("/run/netns/a")),
-        generation: 1,
-        groups: vec![group()],
-        instances: vec![instance()],
-        migration: Some(migration()),
-    }
-}
-
-fn finding() -> Finding {
-    Finding {
-        subject: text("kernel"),
-        level: text("ok"),
-        message: text("fine"),
-        hint: Some(text("none")),
-    }
-}
-
-fn reason() -> Reason {
-    Reason {
-        reason: text("no"),
-        message: text("because"),
-        hint: Some(text("ask again")),
-    }
-}
-
 fn check_types(checker: &mut Checker<'_>) {
     checker.check("OutcomeCounts", &counts());
     checker.check("Outcomes", &outcomes());
     checker.check("NetCounters", &counters());
     checker.check("Progress", &progress());
     checker.check("MigrationResult", &result());
+    checker.check("ParkingStatus", &parking());
     checker.check("GroupStatus", &group());
     checker.check("ListenerStatus", &listener());
     checker.check("InstanceStatus", &instance());
@@ -264,6 +142,8 @@ fn check_parameters(checker: &mut Checker<'_>) {
         user: Some(text("game")),
         netns: Some(text("/run/netns/a")),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(1),
     };
     checker.check("AddService()", &add);
     checker.check("RemoveService()", &named);
@@ -292,6 +172,12 @@ fn check_parameters(checker: &mut Checker<'_>) {
         label: text("v1"),
     };
     checker.check("Release()", &release);
+    checker.check("Receive()", &named);
+    let acknowledge = Acknowledge {
+        service: text("game"),
+        id: 1,
+    };
+    checker.check("Acknowledge()", &acknowledge);
     checker.check("Status()", &filter);
     let migrate_req = MigrateReq {
         set: Some(true),
@@ -322,6 +208,13 @@ fn check_replies(checker: &mut Checker<'_>) {
         result: Some(result()),
     };
     checker.check("Migrate->", &reply);
+    let handed = Handed {
+        id: 1,
+        listen: text("0.0.0.0:7777"),
+        peer: text("10.0.0.1:4321"),
+    };
+    checker.check("Receive->", &handed);
+    checker.check("Acknowledge->", &Acknowledged { yours: true });
     let status = Status {
         services: vec![service()],
     };

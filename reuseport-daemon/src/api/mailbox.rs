@@ -48,20 +48,44 @@ pub struct Envelope {
     pub replier: Replier,
 }
 
+/// A reply that is not the last one.
+#[derive(Debug)]
+pub struct Told {
+    /// What it says.
+    pub reply: Reply,
+    /// The descriptor that goes with it.
+    pub descriptor: Option<Arc<Passed>>,
+}
+
 /// Where the driver puts an answer. The caller may have gone away, which stops nothing.
 #[derive(Debug)]
 pub struct Replier {
-    progress: mpsc::Sender<Reply>,
+    progress: mpsc::Sender<Told>,
     last: oneshot::Sender<Answer>,
+}
+
+/// The way to a caller that descriptors are handed to, for as long as its call lasts.
+#[derive(Clone, Debug)]
+pub struct Feed(mpsc::Sender<Told>);
+
+impl Feed {
+    /// How many replies a caller can be behind with.
+    pub const ROOM: usize = 16;
+
+    /// Puts a reply and its descriptor on their way. False where the caller has gone, or there is
+    /// no room; then neither will ever get there.
+    #[must_use]
+    pub fn hand_over(&self, reply: Reply, descriptor: Arc<Passed>) -> bool {
+        let descriptor = Some(descriptor);
+        self.0.try_send(Told { reply, descriptor }).is_ok()
+    }
 }
 
 impl Replier {
     /// A replier, and the two ends that the connection's task listens at.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Reply>, oneshot::Receiver<Answer>) {
-        /// Progress that a slow client has not taken is dropped, not kept.
-        const PROGRESS_KEPT: usize = 16;
-        let (progress, progress_end) = mpsc::channel(PROGRESS_KEPT);
+    pub fn new() -> (Self, mpsc::Receiver<Told>, oneshot::Receiver<Answer>) {
+        let (progress, progress_end) = mpsc::channel(Feed::ROOM);
         let (last, last_end) = oneshot::channel();
         (Self { progress, last }, progress_end, last_end)
     }
@@ -69,7 +93,20 @@ impl Replier {
     /// Tells how far it has come.
     pub fn progress(&self, reply: Reply) {
         // A full channel is a client that does not read; it will see the end all the same.
-        let _ = self.progress.try_send(reply);
+        let descriptor = None;
+        let _ = self.progress.try_send(Told { reply, descriptor });
+    }
+
+    /// A way to hand descriptors to the caller.
+    #[must_use]
+    pub fn feed(&self) -> Feed {
+        Feed(self.progress.clone())
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.last.is_closed()
     }
 
     /// Resolves when nobody waits for the answer any more.

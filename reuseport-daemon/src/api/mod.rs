@@ -10,11 +10,12 @@ mod idl_tests;
 mod line;
 mod mailbox;
 pub mod permission;
+pub mod receiver;
 pub mod server;
 mod socket;
 pub mod wire;
 
-pub use mailbox::{Answer, Caller, Envelope, Replier};
+pub use mailbox::{Answer, Caller, Envelope, Feed, Replier, Told};
 pub use permission::Scope;
 pub use server::{BindError, Limits, Server, ServerError};
 pub use socket::MAX_DESCRIPTORS;

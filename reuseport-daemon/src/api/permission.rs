@@ -1,5 +1,5 @@
 //! Who may do what. Root and the members of one group may do everything; any other user may see,
-//! and register for, the services whose sockets belong to that user.
+//! and register and receive for, the services whose sockets belong to that user.
 
 use super::{Caller, wire::Request};
 
@@ -26,9 +26,11 @@ pub fn scope(caller: &Caller, request: &Request, admin_group: Option<u32>) -> Op
         return Some(Scope::All);
     }
     match request {
-        Request::Register(_) | Request::Status(_) | Request::Doctor(_) => {
-            Some(Scope::OwnedBy(caller.uid))
-        }
+        Request::Register(_)
+        | Request::Receive(_)
+        | Request::Acknowledge(_)
+        | Request::Status(_)
+        | Request::Doctor(_) => Some(Scope::OwnedBy(caller.uid)),
         Request::AddService(_)
         | Request::RemoveService(_)
         | Request::Migrate(_)
@@ -42,7 +44,7 @@ pub fn scope(caller: &Caller, request: &Request, admin_group: Option<u32>) -> Op
 mod tests {
     use super::*;
     use crate::api::wire::{
-        AddService, Migrate, MigrateReq, Register, Release, ServiceFilter, ServiceRef,
+        Acknowledge, AddService, Migrate, MigrateReq, Register, Release, ServiceFilter, ServiceRef,
     };
 
     const GROUP: u32 = 321;
@@ -86,6 +88,11 @@ mod tests {
                 pid: Some(1),
                 label: None,
             }),
+            Request::Receive(service()),
+            Request::Acknowledge(Acknowledge {
+                service: "game".to_owned(),
+                id: 1,
+            }),
             Request::Status(ServiceFilter::default()),
             Request::Doctor(ServiceFilter::default()),
         ]
@@ -106,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn others_see_and_register_what_is_theirs() {
+    fn others_see_register_and_receive_what_is_theirs() {
         let user = caller(1000, 1000, &[4]);
         for request in &for_owners() {
             let owned = Some(Scope::OwnedBy(1000));

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -295,7 +295,7 @@ impl WriteHalf for ControlWriter {
 }
 
 impl ControlWriter {
-    /// Sends one message without descriptors.
+    /// Sends one message, with a descriptor if there is one.
     ///
     /// zlink's `WriteConnection` serialises into a buffer that it grows by 256 bytes, from the
     /// start again each time: quadratic, which a status of many services would pay for in seconds.
@@ -303,10 +303,15 @@ impl ControlWriter {
     /// # Errors
     ///
     /// Those of `sendmsg`, and of serialising.
-    pub(super) async fn send<T: serde::Serialize>(&mut self, message: &T) -> zlink::Result<()> {
+    pub(super) async fn send<T: serde::Serialize>(
+        &mut self,
+        message: &T,
+        descriptor: Option<&Passed>,
+    ) -> zlink::Result<()> {
         let mut bytes = serde_json::to_vec(message)?;
         bytes.push(0);
-        self.write(&bytes, &[] as &[OwnedFd], None).await
+        let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+        self.write(&bytes, &descriptors, None).await
     }
 }
 

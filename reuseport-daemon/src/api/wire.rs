@@ -20,6 +20,10 @@ pub enum Request {
     Rollback(ServiceRef),
     /// `Release`
     Release(Release),
+    /// `Receive`, which streams connections
+    Receive(ServiceRef),
+    /// `Acknowledge`
+    Acknowledge(Acknowledge),
     /// `Status`
     Status(ServiceFilter),
     /// `MigrateReq`
@@ -45,6 +49,12 @@ pub struct AddService {
     /// How many listeners a group can hold, old and new together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
+    /// Whether connections wait while nobody serves.
+    #[serde(default)]
+    pub park: bool,
+    /// For how long they wait, in milliseconds; it goes with `park`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub park_timeout_ms: Option<u64>,
 }
 
 /// Parameters that only name a service.
@@ -127,6 +137,16 @@ pub struct Release {
     pub label: String,
 }
 
+/// Parameters of `Acknowledge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledge {
+    /// The service.
+    pub service: String,
+    /// [`Handed::id`]
+    pub id: u64,
+}
+
 /// Parameters of `MigrateReq`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +169,10 @@ pub enum Reply {
     Registered(Registered),
     /// Of `Migrate`, one for every phase and one for the end.
     Migration(Box<MigrationReply>),
+    /// Of `Receive`, one for every connection.
+    Handed(Handed),
+    /// Of `Acknowledge`.
+    Acknowledged(Acknowledged),
     /// Of `Status`.
     Status(Status),
     /// Of `MigrateReq`.
@@ -234,9 +258,13 @@ pub struct MigrationResult {
     pub accepted_while_draining: u64,
     /// Connections that the kernel moved between listeners meanwhile (`TCPMigrateReqSuccess`).
     pub moved_by_kernel: u64,
-    /// Connections that the daemon handed to the new instance.
+    /// Connections that the daemon handed to the new instance, and that it acknowledged.
     pub handed_off: u64,
-    /// Handshakes and queued connections that the old listeners still had at the deadline.
+    /// Connections that the daemon made to wake the new instance, and closed at once, on a kernel that
+    /// leaves acceptors asleep when it moves connections to them.
+    pub woken: u64,
+    /// Handshakes and queued connections that the old listeners still had at the deadline, and
+    /// connections that were handed to the new instance and not acknowledged by then.
     pub left_behind: u64,
     /// Sessions that the instances which the service has moved away from still had at the end of
     /// the wait for them; null where nobody waited.
@@ -287,6 +315,24 @@ pub struct OutcomeCounts {
     pub kernel: u64,
 }
 
+/// A reply of `Receive`. The connection comes with it, as a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// What to acknowledge.
+    pub id: u64,
+    /// The address of the group that it came to.
+    pub listen: String,
+    /// The client.
+    pub peer: String,
+}
+
+/// Reply of `Acknowledge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// False where another receiver has the connection, or will get it.
+    pub yours: bool,
+}
+
 /// Reply of `Status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -326,6 +372,23 @@ pub struct GroupStatus {
     pub outcomes: Outcomes,
     /// How many slots there are.
     pub slots: u32,
+    /// How connections wait while nobody serves; null where they do not.
+    pub parking: Option<ParkingStatus>,
+}
+
+/// A group's parking listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkingStatus {
+    /// Whether it is open: not where nobody has served for too long.
+    pub open: bool,
+    /// Connections that wait in it.
+    pub queued: u32,
+    /// How many may wait; null where it is closed.
+    pub backlog: Option<u32>,
+    /// For how long nobody has served, in milliseconds; null while somebody does.
+    pub unserved_ms: Option<u64>,
+    /// For how long connections wait, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// An instance.
@@ -342,6 +405,8 @@ pub struct InstanceStatus {
     /// Established connections on the service's ports, of the process and of its descendants, but
     /// for those that are another instance's.
     pub sessions: u64,
+    /// How many of its processes' `Receive` calls are under way.
+    pub receivers: u64,
     /// Its listeners.
     pub listeners: Vec<ListenerStatus>,
 }

@@ -18,6 +18,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}, such as 30s or 1m30s"))
 }
 
+/// A duration as it travels.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A pid.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     match text.parse::<i32>() {

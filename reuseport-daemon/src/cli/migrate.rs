@@ -60,6 +60,9 @@ enum Drain {
     Owner,
     /// The old listeners are shut down, and the kernel moves what they hold (Linux 5.14+)
     Kernel,
+    /// The daemon accepts in the old server's place, and hands each connection to the new one, which
+    /// has to receive them; works when the old server hangs
+    Handoff,
 }
 
 impl Drain {
@@ -67,6 +70,7 @@ impl Drain {
         match self {
             Self::Owner => "owner",
             Self::Kernel => "kernel",
+            Self::Handoff => "handoff",
         }
     }
 }
@@ -124,8 +128,8 @@ impl From<MigrateArgs> for Migrate {
             label: args.label.as_ref().map(ToString::to_string),
             drain: Some(args.drain.as_str().to_owned()),
             retire: Some(args.retire.to_string()),
-            drain_timeout_ms: args.drain_timeout.map(millis),
-            wait_sessions_ms: args.wait_sessions.map(millis),
+            drain_timeout_ms: args.drain_timeout.map(arguments::millis),
+            wait_sessions_ms: args.wait_sessions.map(arguments::millis),
             dry_run: args.dry_run,
             allow_mismatch: match args.allow_mismatch.as_slice() {
                 [] => None,
@@ -133,10 +137,6 @@ impl From<MigrateArgs> for Migrate {
             },
         }
     }
-}
-
-fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) async fn run(

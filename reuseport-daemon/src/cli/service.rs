@@ -1,5 +1,7 @@
 //! `service add` and `service remove`.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser, value_parser};
 use reuseport_common::MAX_SLOTS;
 
@@ -36,6 +38,12 @@ pub(super) struct AddArgs {
     /// How many listeners each address can hold, old and new together
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..=i64::from(MAX_SLOTS)))]
     slots: Option<u32>,
+    /// Let connections wait while no instance serves, instead of refusing them (Linux 5.14+)
+    #[arg(long)]
+    park: bool,
+    /// For how long they wait [default: 30s]
+    #[arg(long, value_name = "DUR", requires = "park", value_parser = arguments::duration)]
+    park_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +65,8 @@ pub(super) async fn run(
                 user: args.user,
                 netns: args.netns,
                 slots: args.slots,
+                park: args.park,
+                park_timeout_ms: args.park_timeout.map(arguments::millis),
             };
             client.call("AddService", &parameters, Vec::new()).await?
         }

@@ -84,6 +84,7 @@ fn result(outcome: &str) -> Reply {
             accepted_while_draining: 5,
             moved_by_kernel: 0,
             handed_off: 0,
+            woken: 0,
             left_behind: 0,
             sessions_left: None,
             counters: NetCounters::default(),
@@ -198,6 +199,9 @@ async fn a_service_is_added_as_it_was_asked() {
         "/run/netns/a",
         "--slots",
         "64",
+        "--park",
+        "--park-timeout",
+        "1m 30s",
     ];
     let changed = Changed {
         changed: true,
@@ -211,6 +215,8 @@ async fn a_service_is_added_as_it_was_asked() {
         user: Some("game".to_owned()),
         netns: Some("/run/netns/a".to_owned()),
         slots: Some(64),
+        park: true,
+        park_timeout_ms: Some(90_000),
     };
     assert_eq!(ran.asked, Request::AddService(expected));
 }

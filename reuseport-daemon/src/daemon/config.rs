@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use thiserror::Error;
 
 use super::MigrateReq;
@@ -58,6 +59,12 @@ pub struct ServiceConfig {
     pub netns: Option<String>,
     /// How many listeners a group can hold, old and new together.
     pub slots: Option<u32>,
+    /// Whether connections wait while nobody serves.
+    #[serde(default)]
+    pub park: bool,
+    /// For how long they wait, such as `30s`, which is what it is where it is left out.
+    #[serde(default, deserialize_with = "duration")]
+    pub park_timeout: Option<Duration>,
 }
 
 /// A file that cannot be used.
@@ -184,7 +191,17 @@ impl ServiceConfig {
         };
         let netns = self.netns.clone();
         Definition::checked(name.clone(), addresses, owner, netns, self.slots)
+            .and_then(|it| it.parking(self.park, self.park_timeout))
             .map_err(|source| ConfigError::Service { name, source })
+    }
+}
+
+/// A duration such as `30s` or `1m 30s`.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    match humantime::parse_duration(&text) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(error) => Err(de::Error::custom(format!("{error}, such as 30s or 1m30s"))),
     }
 }
 
@@ -207,6 +224,8 @@ mod tests {
             listen = ["0.0.0.0:7777", "[::]:7777,v6only"]
             user = "0"
             slots = 64
+            park = true
+            park-timeout = "1m 30s"
             "#,
         )
         .expect("valid");
@@ -216,6 +235,7 @@ mod tests {
         assert_eq!(game.name.as_str(), "game");
         assert_eq!(game.addresses.len(), 2);
         assert_eq!(game.slots, 64);
+        assert_eq!(game.park_timeout, Some(Duration::from_secs(90)));
     }
 
     #[test]
@@ -240,5 +260,13 @@ mod tests {
         assert!(error(nobody).contains("no such user"));
         let slots = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nslots = 1\n";
         assert!(error(slots).contains("slots"));
+        let park = |text: &str| error(&format!("[service.game]\nlisten = [\"1.2.3.4:5\"]\n{text}"));
+        let soon = park("park = true\npark-timeout = \"soon\"\n");
+        assert!(
+            soon.contains("such as 30s") && soon.contains("line 4"),
+            "{soon}"
+        );
+        assert!(park("park-timeout = \"30s\"\n").contains("goes with"));
+        assert!(park("park = true\npark-timeout = \"0s\"\n").contains("no time at all"));
     }
 }

@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Counters {
     pub net: TcpCounters,
     pub runs: Runs,
+    /// Connections that receivers have acknowledged.
+    pub handed_off: u64,
 }
 
 impl Counters {
@@ -24,7 +26,11 @@ impl Counters {
         let net = managed.netns.enter(TcpCounters::read);
         let runs = managed.maps.runs();
         match (net, runs) {
-            (Ok(Ok(net)), Ok(runs)) => Some(Self { net, runs }),
+            (Ok(Ok(net)), Ok(runs)) => Some(Self {
+                net,
+                runs,
+                handed_off: managed.handoff.acknowledged(),
+            }),
             (net, runs) => {
                 warn!(service = %managed.name(), ?net, ?runs, "cannot read counters");
                 None

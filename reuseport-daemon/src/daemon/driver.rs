@@ -12,11 +12,14 @@ use super::{
     migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
+    probe::Probe,
     watch::{Exit, Exits},
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, Definition, End, Refusal, ServiceName, Wait},
+    domain::{
+        self, Decision, Definition, End, InstanceState, Refusal, ServiceName, SocketCookie, Wait,
+    },
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
@@ -37,6 +40,28 @@ pub(super) enum Event {
         /// What was seen.
         seen: Seen,
     },
+    /// A connection waits in a parking listener.
+    Parked {
+        /// The service.
+        service: ServiceName,
+        /// Its group.
+        group: usize,
+        /// The parking listener.
+        cookie: SocketCookie,
+    },
+    /// Nobody has served a group for as long as connections may wait.
+    ParkTimeout {
+        /// The service.
+        service: ServiceName,
+        /// Its group.
+        group: usize,
+        /// When that began.
+        since_ms: u64,
+    },
+    /// A service that could not park is to try again.
+    ParkAgain(ServiceName),
+    /// Connections that waited have been moved to whoever serves.
+    Unparked(ServiceName),
 }
 
 /// The rest of a call.
@@ -48,6 +73,7 @@ pub(super) struct Driver {
     pub(super) pins: Pins,
     pub(super) loader: Loader,
     pub(super) grace: GracePeriod,
+    pub(super) probe: Probe,
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
     /// `tcp_migrate_req`, as it is configured.
@@ -76,14 +102,23 @@ impl Driver {
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        let mut stopped = self.stopped.clone();
+        let mut stopping = false;
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                _ = stopped.wait_for(|it| *it), if !stopping => {
+                    stopping = true;
+                    self.runs.values_mut().for_each(Run::dismiss);
+                }
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
                 else => break,
             }
+        }
+        for managed in self.services.values() {
+            managed.lot.take_leave();
         }
     }
 
@@ -91,6 +126,18 @@ impl Driver {
         match event {
             Event::Found(then) => then(self),
             Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
+            Event::Parked {
+                service,
+                group,
+                cookie,
+            } => self.on_parked(&service, group, cookie),
+            Event::ParkTimeout {
+                service,
+                group,
+                since_ms,
+            } => self.on_park_timeout(&service, group, since_ms),
+            Event::ParkAgain(service) => self.on_park_again(&service),
+            Event::Unparked(service) => self.wake(&service),
         }
     }
 
@@ -124,11 +171,18 @@ impl Driver {
             service = %name, instance = %instance.label, pid = instance.process.pid,
             state = instance.state.as_str(), "process ended"
         );
+        let served = instance.state == InstanceState::Serving;
         let decision = domain::process_ended(&managed.state, generation);
-        if let Err(failure) = self.apply(name, decision) {
-            error!(service = %name, %failure, "cannot take leave of an instance; trying again");
-            again_later(&self.exits, exit);
+        match self.apply(name, decision) {
+            Ok(()) if served => self.move_all_parked(name),
+            Ok(()) => {}
+            Err(failure) => {
+                error!(service = %name, %failure, "cannot take leave of an instance; trying again");
+                again_later(&self.exits, exit);
+                return;
+            }
         }
+        self.wake(&exit.service);
     }
 
     /// Takes a look at a process beside the driver, and then goes on with the call.
@@ -188,10 +242,16 @@ impl Driver {
     /// Makes a decision that has been performed the truth, answers whoever waits for it, and starts
     /// what it waits for.
     pub(super) fn commit(&mut self, name: &ServiceName, decision: Decision, performed: &Performed) {
+        self.follow(name, decision, performed);
+        self.park(name);
+    }
+
+    fn follow(&mut self, name: &ServiceName, decision: Decision, performed: &Performed) {
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
         managed.state = decision.next;
+        managed.handoff.know(&managed.state);
         if let Some((migration, end)) = decision.end {
             if let Some(run) = self.runs.remove(name) {
                 log_end(name, end);
@@ -213,12 +273,15 @@ impl Driver {
             return;
         };
         let run = self.runs.entry(name.clone()).or_insert_with(|| {
-            // A migration that an earlier daemon began: nobody waits for its result.
+            // A migration that an earlier daemon began.
             self.run_count += 1;
-            Run::resumed(self.run_count)
+            let state = &managed.state;
+            let from = state.migration.iter().flat_map(|it| &it.from);
+            let from = from.map(|it| state.label(*it).to_string()).collect();
+            Run::resumed(self.run_count, from)
         });
         run.note_wait(wait);
-        let watched = observe::Watched::of(managed, Arc::clone(&run.open));
+        let watched = observe::Watched::of(managed, Arc::clone(&run.open), self.probe.clone());
         let (service, run) = (name.clone(), run.id);
         let (grace, events) = (self.grace, self.events.clone());
         tokio::spawn(async move {
@@ -229,10 +292,18 @@ impl Driver {
     }
 }
 
-fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
+pub(super) fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
+    again_after(RETRY, to, what);
+}
+
+pub(super) fn again_after<T: Send + 'static>(
+    pause: Duration,
+    to: &mpsc::UnboundedSender<T>,
+    what: T,
+) {
     let to = to.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(pause).await;
         // An error means that the daemon is stopping.
         let _ = to.send(what);
     });

@@ -68,6 +68,44 @@ pub(super) fn not_performed(error: &PerformError, address: Option<&Address>) -> 
     steering(&chain(error), error.errno())
 }
 
+/// What a caller is told whose service cannot park.
+pub(super) fn not_parked(error: &PerformError) -> Failure {
+    let reason = |reason: &str, hint: &str| {
+        Failure::Refused(Reason {
+            reason: reason.to_owned(),
+            message: chain(error),
+            hint: Some(hint.to_owned()),
+        })
+    };
+    match error.errno() {
+        Some(libc::EADDRINUSE) => reason(
+            "parking-address-in-use",
+            "a listener without SO_REUSEPORT, or one of another user, has the address",
+        ),
+        Some(libc::EADDRNOTAVAIL | libc::ENODEV) => reason(
+            "parking-address",
+            "parking takes an address and a device that are there already",
+        ),
+        Some(libc::EPERM | libc::EACCES) => failed(
+            "parking",
+            &chain(error),
+            Some("reuseportd needs CAP_CHOWN, CAP_SYS_ADMIN and CAP_NET_BIND_SERVICE to park"),
+        ),
+        Some(_) | None => failed("parking", &chain(error), None),
+    }
+}
+
+/// A kernel that resets what a closing listener has cannot take it to a parking listener.
+pub(super) fn cannot_park() -> Failure {
+    Failure::Unsupported(Reason {
+        reason: "parking".to_owned(),
+        message: "park: this kernel does not move connections between listeners \
+                  (BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, Linux 5.14+)"
+            .to_owned(),
+        hint: Some("add the service without --park".to_owned()),
+    })
+}
+
 impl From<SteeringError> for Failure {
     fn from(error: SteeringError) -> Self {
         let errno = error.io_error().and_then(io::Error::raw_os_error);
@@ -129,6 +167,17 @@ pub(super) fn target_ended(to: &str) -> Failure {
         "target-ended",
         &format!("{to} has ended during the migration, and there was no going back"),
         Some("`reuseportctl status` says who serves now"),
+    )
+}
+
+/// The daemon stops in the middle of a migration.
+pub(super) fn interrupted() -> Failure {
+    failed(
+        "stopping",
+        "the daemon stops: the migration goes on with the next one",
+        Some(
+            "`reuseportctl status` says how far it has come; asking for it again waits for its end",
+        ),
     )
 }
 

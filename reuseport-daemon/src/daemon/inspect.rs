@@ -124,6 +124,9 @@ fn by_pid(
     on_behalf_of: Option<u32>,
     closer: &Arc<Closer>,
 ) -> Result<Inspection, InspectError> {
+    if pid == std::process::id() {
+        return Err(Refusal::OwnProcess(pid).into());
+    }
     let process = Process::open(pid)?;
     if let Some(uid) = on_behalf_of
         && owner(pid) != Some(uid)
@@ -217,13 +220,13 @@ pub(super) fn duplicates(
 pub(super) fn held<'a>(
     process: &Process,
     listeners: impl Iterator<Item = &'a ListenerRow>,
+    closer: &Arc<Closer>,
 ) -> Result<Sockets, InspectError> {
     let open = by_inode(process)?;
     let mut sockets = Sockets::new();
-    let closer = Arc::default();
     for row in listeners {
         if let Some(fd) = open.get(&row.inode)
-            && let Some((socket, _)) = duplicate(process, *fd, row.cookie, &closer)?
+            && let Some((socket, _)) = duplicate(process, *fd, row.cookie, closer)?
         {
             sockets.insert(row.cookie, socket);
         }

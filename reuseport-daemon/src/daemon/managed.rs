@@ -12,8 +12,10 @@ use thiserror::Error;
 use tracing::error;
 
 use super::{
+    handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
+    parking::{Lot, LotError},
     watch::{Exit, Exits, Watch},
 };
 use crate::{
@@ -33,6 +35,10 @@ pub(super) struct Managed {
     pub maps: ServiceMaps,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
+    /// Who receives connections for it.
+    pub handoff: Arc<Handoff>,
+    /// Its parking listeners.
+    pub lot: Lot,
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
@@ -62,6 +68,9 @@ pub(super) enum PerformError {
     /// The switch could not be turned.
     #[error("tcp_migrate_req cannot be turned on")]
     Switch(#[from] SwitchError),
+    /// There is no parking listener to be had.
+    #[error(transparent)]
+    Parking(#[from] LotError),
     /// The effect needs a listener that nobody duplicated.
     #[error("no duplicate of the listener with cookie {0}")]
     NoDuplicate(SocketCookie),
@@ -72,6 +81,7 @@ impl PerformError {
     pub(super) fn errno(&self) -> Option<i32> {
         match self {
             Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
+            Self::Parking(error) => error.errno(),
             Self::Switch(_) | Self::NoDuplicate(_) => None,
         }
     }
@@ -83,14 +93,17 @@ impl Managed {
         state: Service,
         maps: ServiceMaps,
         netns: Arc<Netns>,
+        lot: Lot,
         exits: Exits,
         switch: Arc<Switch>,
     ) -> Self {
         Self {
             switch,
+            handoff: Handoff::new(&state),
             state,
             maps,
             netns,
+            lot,
             identity: Arc::default(),
             watches: BTreeMap::new(),
             exits,
@@ -146,12 +159,27 @@ impl Managed {
                 listener,
             } => {
                 let socket = duplicate(sockets, listener.cookie)?;
+                if self.state.definition.park_timeout.is_some() {
+                    self.lot.learn(listener.generation, *group, socket);
+                }
                 self.group(*group, |it| it.insert(*slot, *listener, socket.as_fd()))
             }
             Effect::Clear { group, slot } => self.group(*group, |it| it.clear(*slot)),
             Effect::Attach { group, cookie } => {
                 let socket = duplicate(sockets, *cookie)?;
                 self.group(*group, |it| it.attach(socket.as_fd()))
+            }
+            Effect::OpenParking { group } | Effect::RotateParking { group } => {
+                let listener = self.lot.open(&self.state, *group)?;
+                let parked = self.group(*group, |it| it.park(listener.as_fd()));
+                if parked.is_ok() {
+                    self.lot.put(*group, listener);
+                }
+                parked
+            }
+            Effect::CloseParking { group } => {
+                self.lot.close(*group);
+                Ok(())
             }
             Effect::HoldMigrateReq { was } => {
                 return Ok(self.switch.hold(&self.netns, self.name(), *was)?);

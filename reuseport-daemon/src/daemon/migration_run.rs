@@ -38,6 +38,8 @@ pub(super) struct Run {
     switch: Option<(Instant, Duration)>,
     before: Option<Counters>,
     trouble: Option<String>,
+    /// How many connections it took to wake the new instance.
+    woken: u64,
     /// Labels of the instances that it comes from, which may end before it does.
     from: Vec<String>,
     /// What differs between old and new listeners.
@@ -66,6 +68,7 @@ impl Run {
             switch: None,
             before,
             trouble: None,
+            woken: 0,
             from,
             warnings,
             replier: Some(replier),
@@ -73,8 +76,8 @@ impl Run {
         }
     }
 
-    /// A migration that an earlier daemon began: nobody waits for its result.
-    pub(super) fn resumed(id: u64) -> Self {
+    /// A migration that an earlier daemon began: nobody waits for its result so far.
+    pub(super) fn resumed(id: u64, from: Vec<String>) -> Self {
         Self {
             id,
             started: Instant::now(),
@@ -83,7 +86,8 @@ impl Run {
             switch: None,
             before: None,
             trouble: None,
-            from: Vec::new(),
+            from,
+            woken: 0,
             warnings: Vec::new(),
             replier: None,
             session_wait: None,
@@ -106,8 +110,12 @@ impl Run {
                     .push("the new instance has closed its listeners meanwhile".to_owned());
                 Observation::Deaf
             }
-            Seen::Retired { trouble } => {
+            Seen::Retired { trouble, woken } => {
                 self.trouble = trouble;
+                self.woken += woken.connections;
+                self.warnings.extend(woken.trouble.map(|it| {
+                    format!("this kernel leaves acceptors asleep (CVE-2026-46015): {it}")
+                }));
                 Observation::Retired
             }
             Seen::Missed => Observation::Missed,
@@ -156,6 +164,24 @@ impl Run {
         }
     }
 
+    /// Whether nobody waits for its result.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.replier.as_ref().is_none_or(Replier::is_abandoned)
+    }
+
+    /// Somebody waits for its result from now on.
+    pub(super) fn attend(&mut self, replier: Replier, session_wait: Option<SessionWait>) {
+        self.replier = Some(replier);
+        self.session_wait = session_wait;
+    }
+
+    /// Tells whoever waits that the daemon stops, which must not wait for an old server.
+    pub(super) fn dismiss(&mut self) {
+        if let Some(replier) = self.replier.take() {
+            replier.finish(Err(failure::interrupted()));
+        }
+    }
+
     /// Answers with the result.
     pub(super) fn finish(self, managed: &Managed, migration: &Migration, end: End) {
         let result = self.result(managed, migration, end);
@@ -183,11 +209,13 @@ impl Run {
     fn result(&self, managed: &Managed, migration: &Migration, end: End) -> MigrationResult {
         let tally = migration.tally.unwrap_or_default();
         let after = self.before.as_ref().and_then(|_| Counters::read(managed));
-        let (net, runs) = match (&self.before, after) {
-            (Some(before), Some(after)) => {
-                (after.net.since(&before.net), after.runs.since(&before.runs))
-            }
-            (Some(_) | None, _) => (NO_COUNTERS, Runs::default()),
+        let (net, runs, handed_off) = match (&self.before, after) {
+            (Some(before), Some(after)) => (
+                after.net.since(&before.net),
+                after.runs.since(&before.runs),
+                after.handed_off.saturating_sub(before.handed_off),
+            ),
+            (Some(_) | None, _) => (NO_COUNTERS, Runs::default(), 0),
         };
         let drain = match (self.switch, self.drained) {
             (Some((switched, _)), Some(drained)) => drained.saturating_duration_since(switched),
@@ -208,9 +236,10 @@ impl Run {
             switch_us: self.switch.map_or(0, |(_, took)| micros(took)),
             drain_ms: millis(drain),
             handshakes_waited: tally.handshakes,
-            accepted_while_draining: tally.taken(),
+            accepted_while_draining: tally.taken().saturating_sub(handed_off),
             moved_by_kernel: net.migrated.unwrap_or(0),
-            handed_off: 0,
+            handed_off,
+            woken: self.woken,
             // What the last reading found has been moved since, where the kernel drained.
             left_behind: match (end, migration.options.drain) {
                 (End::Done, Drain::Kernel) => 0,

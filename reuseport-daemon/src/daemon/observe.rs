@@ -13,12 +13,17 @@ use tokio::task;
 use tracing::warn;
 
 use super::{
+    handoff::{Handoff, TakeError},
     inspect::{self, InspectError},
     managed::Managed,
+    probe::Probe,
+    wake::{Sleepers, Woken},
 };
 use crate::{
     chain::chain,
-    domain::{Address, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait, is_deaf},
+    domain::{
+        Address, Drain, InstanceState, Options, ProcessId, Retire, SocketCookie, Wait, is_deaf,
+    },
     sys::{
         grace::GracePeriod,
         netns::{Netns, NetnsError},
@@ -41,7 +46,8 @@ pub(super) enum Seen {
     Reading {
         /// Handshakes that are still half-open.
         open: HashSet<Handshake>,
-        /// Connections in the old accept queues.
+        /// Connections in the old accept queues, and those that were taken from there and that no
+        /// receiver has acknowledged.
         queued: u64,
     },
     /// The new instance has too few listeners left at one of the service's addresses.
@@ -50,6 +56,8 @@ pub(super) enum Seen {
     Retired {
         /// Why some could not.
         trouble: Option<String>,
+        /// Whom the kernel left asleep then.
+        woken: Woken,
     },
     /// It could not be seen.
     Missed,
@@ -66,6 +74,9 @@ pub(super) struct Watched {
     new: Vec<HashSet<SocketCookie>>,
     /// Handshakes of the snapshot that were half-open the last time.
     open: Arc<HashSet<Handshake>>,
+    /// Who gets what the old queues hold, where the daemon hands it over.
+    handoff: Option<Arc<Handoff>>,
+    sleepers: Sleepers,
 }
 
 #[derive(Debug, Error)]
@@ -74,11 +85,13 @@ enum ObserveError {
     Netns(#[from] NetnsError),
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
+    #[error(transparent)]
+    Take(#[from] TakeError),
 }
 
 impl Watched {
     /// What a service's migration has to look at.
-    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>) -> Self {
+    pub(super) fn of(managed: &Managed, open: Arc<HashSet<Handshake>>, probe: Probe) -> Self {
         let state = &managed.state;
         let old = state
             .in_state(InstanceState::Draining)
@@ -90,7 +103,9 @@ impl Watched {
                 (state.instances[&generation].process, cookies)
             })
             .collect();
-        let to = state.migration.as_ref().map(|it| it.to);
+        let migration = state.migration.as_ref();
+        let to = migration.map(|it| it.to);
+        let hands_over = migration.is_some_and(|it| it.options.drain == Drain::Handoff);
         let new = state.groups.iter().map(|group| {
             let listeners = group.slots.values();
             let ours = listeners.filter(|it| Some(it.generation) == to);
@@ -102,6 +117,8 @@ impl Watched {
             new: new.collect(),
             old,
             open,
+            handoff: hands_over.then(|| Arc::clone(&managed.handoff)),
+            sleepers: Sleepers::of(managed, probe),
         }
     }
 
@@ -122,6 +139,17 @@ impl Watched {
 
     /// The order matters: a handshake that ends before the queues are looked at is then seen there.
     fn seen(&self, open: HashSet<Handshake>) -> Result<Seen, ObserveError> {
+        let Some(queued) = self.queued()? else {
+            return Ok(Seen::Deaf);
+        };
+        let pending = self.handoff.as_ref().map_or(0, |it| it.pending());
+        let queued = queued + pending;
+        Ok(Seen::Reading { open, queued })
+    }
+
+    /// How many connections wait in the old accept queues; none where the new instance has no
+    /// listener left at one of the addresses.
+    fn queued(&self) -> Result<Option<u64>, ObserveError> {
         let diag = self.netns.enter(SockDiag::open)??;
         let mut listening = HashSet::new();
         let mut queued = 0;
@@ -133,10 +161,8 @@ impl Watched {
                 }
             }
         }
-        if self.new.iter().any(|group| is_deaf(group, &listening)) {
-            return Ok(Seen::Deaf);
-        }
-        Ok(Seen::Reading { open, queued })
+        let deaf = self.new.iter().any(|group| is_deaf(group, &listening));
+        Ok((!deaf).then_some(queued))
     }
 
     fn is_old(&self, listener: SocketCookie) -> bool {
@@ -155,17 +181,27 @@ impl Watched {
                 open.insert(*handshake);
             }
         }
+        if let Some(handoff) = &self.handoff
+            && matches!(self.queued()?, Some(1..))
+        {
+            handoff.take_from(&self.old, &self.netns)?;
+        }
         self.seen(open)
     }
 
-    fn retire(&self, options: Options) -> Option<String> {
+    fn retire(&self, options: Options) -> Seen {
         let mut trouble = None;
         for (process, cookies) in &self.old {
             if let Err(error) = self.retire_one(*process, cookies, options) {
                 trouble = Some(chain(&error));
             }
         }
-        trouble
+        let woken = if options.closes_listeners() {
+            self.sleepers.wake()
+        } else {
+            Woken::default()
+        };
+        Seen::Retired { trouble, woken }
     }
 
     /// The signal comes last: a process that ends closes what could not be shut down.
@@ -194,12 +230,10 @@ pub(super) async fn observe(wait: Wait, watched: Watched, grace: GracePeriod) ->
         Wait::Grace => grace
             .wait()
             .map(|()| Seen::GraceOver)
-            .map_err(|it| it.to_string()),
-        Wait::Snapshot => watched.snapshot().map_err(|it| it.to_string()),
-        Wait::Reading { .. } => watched.reading().map_err(|it| it.to_string()),
-        Wait::Retirement(options) => Ok(Seen::Retired {
-            trouble: watched.retire(options),
-        }),
+            .map_err(|it| chain(&it)),
+        Wait::Snapshot => watched.snapshot().map_err(|it| chain(&it)),
+        Wait::Reading { .. } => watched.reading().map_err(|it| chain(&it)),
+        Wait::Retirement(options) => Ok(watched.retire(options)),
     })
     .await;
     let error = match seen {

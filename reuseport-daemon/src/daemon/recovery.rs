@@ -24,11 +24,13 @@ impl Driver {
         for path in foreign {
             warn!(path = %path.display(), "not a service's directory, left alone");
         }
+        let edition = self.loader.edition()?;
         let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {
                 Ok(decision) => {
                     info!(service = %name, "service taken up");
+                    self.renew(&name, edition);
                     taken_up.push((name, decision));
                 }
                 Err(failure) => {
@@ -47,6 +49,8 @@ impl Driver {
             if let Err(error) = self.apply(&name, decision) {
                 error!(service = %name, error = chain(&error), "cannot finish what was under way");
             }
+            // Processes may have ended while no daemon was there to see it.
+            self.wake(&name);
         }
         Ok(())
     }
@@ -73,7 +77,15 @@ impl Driver {
         }
         self.watch_log(&maps);
         let switch = Arc::clone(&self.switch);
-        let mut managed = Managed::new(state, maps, netns, self.exits.clone(), switch);
+        let lot = self.lot(name, &netns);
+        let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
+        if let Err(error) = managed.learn_templates() {
+            warn!(
+                service = %name, error = chain(&error),
+                "cannot tell what the server's listeners are set to; connections that wait are not \
+                 set the same"
+            );
+        }
         for (generation, instance) in instances {
             // One that has ended meanwhile is noticed by this, as if it ended now.
             managed.watch(generation, &instance);

@@ -22,6 +22,7 @@ use super::{
     driver::Driver,
     logging::{self, LoggingError},
     migrate_req::Switch,
+    probe::Probe,
 };
 use crate::{
     api::server::{BindError, Server, ServerError},
@@ -118,9 +119,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (events, inbox) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
     let (stopping, stopped) = watch::channel(false);
+    let loader = Loader::from_environment(config.bpf_log.into())?;
     let mut driver = Driver {
         pins: Pins::open(&options.bpffs)?,
-        loader: Loader::from_environment(config.bpf_log.into())?,
+        probe: Probe::new(loader.clone()),
+        loader,
         grace: GracePeriod::probe()?,
         home: Arc::new(Netns::current()?),
         switch: Arc::new(Switch::new(config.migrate_req)),
@@ -133,6 +136,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         exits,
         stopped,
     };
+    let probe = driver.probe.clone();
+    driver.beside.run(move || {
+        probe.found();
+    });
     driver.switch.prepare(&driver.home);
     driver.recover()?;
     for definition in definitions {
@@ -183,7 +190,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Each group takes eight descriptors, and each service four more.
+/// Each group takes eight descriptors, four more where it parks, and each service four.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     os::fd::AsFd,
+    sync::Arc,
 };
 
 use super::inspect::{self, InspectError};
@@ -15,6 +16,7 @@ use crate::{
     sys::{
         listener_settings,
         netns::Netns,
+        passed::Closer,
         process::{Process, ProcessError},
         sock_diag::{ListenerRow, SockDiag},
     },
@@ -77,17 +79,24 @@ impl Comparison {
     }
 
     /// Reads the settings of all of them, by group. An old process that has ended has nothing to
-    /// compare with, and neither has a listener that has been closed.
-    pub(super) fn read(&self, netns: &Netns) -> Result<Compared, InspectError> {
+    /// compare with, and neither has a listener that has been closed. `closer` closes the duplicates
+    /// that it takes.
+    pub(super) fn read(
+        &self,
+        netns: &Netns,
+        closer: &Arc<Closer>,
+    ) -> Result<Compared, InspectError> {
         let listed = self.listed(netns)?;
         let mut groups = self.groups();
         if let Some(new) = self.new.as_ref().filter(|_| !self.old.is_empty()) {
             for side in &self.old {
-                for (group, settings) in unless_ended(side.read(&listed))?.unwrap_or_default() {
+                for (group, settings) in
+                    unless_ended(side.read(&listed, closer))?.unwrap_or_default()
+                {
                     groups[group].old.push(settings);
                 }
             }
-            for (group, settings) in new.read(&listed)? {
+            for (group, settings) in new.read(&listed, closer)? {
                 groups[group].new.push(settings);
             }
         }
@@ -124,14 +133,18 @@ impl Comparison {
 
 impl Side {
     /// The settings of every listener that is open, with the index of its group.
-    fn read(&self, listed: &Listed) -> Result<Vec<(usize, Settings)>, InspectError> {
+    fn read(
+        &self,
+        listed: &Listed,
+        closer: &Arc<Closer>,
+    ) -> Result<Vec<(usize, Settings)>, InspectError> {
         let process = Process::reopen(self.process)?;
         let open: Vec<&ListenerRow> = listed
             .rows
             .iter()
             .filter(|row| self.listeners.contains_key(&row.cookie))
             .collect();
-        let held = inspect::held(&process, open.iter().copied())?;
+        let held = inspect::held(&process, open.iter().copied(), closer)?;
         let read = open.into_iter().map(|row| {
             let mut settings = match held.get(&row.cookie) {
                 Some(socket) => listener_settings::read(socket.as_fd()),

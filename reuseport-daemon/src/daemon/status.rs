@@ -10,6 +10,7 @@ use tracing::warn;
 use super::{
     counters::outcomes,
     driver::Driver,
+    handoff::Handoff,
     managed::Managed,
     sessions::{held_by, open_sessions, ports},
 };
@@ -22,7 +23,7 @@ use crate::{
         },
     },
     chain::chain,
-    domain::{Generation, Group, Instance, InstanceState},
+    domain::{Generation, Group, Instance, InstanceState, ProcessId},
     steering::{GroupMaps, SteeringError},
     sys::{
         netns::Netns,
@@ -36,6 +37,9 @@ struct Half {
     status: ServiceStatus,
     netns: Arc<Netns>,
     ports: BTreeSet<u16>,
+    handoff: Arc<Handoff>,
+    /// In the order of the status's instances.
+    processes: Vec<ProcessId>,
 }
 
 impl Driver {
@@ -66,6 +70,8 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
     Ok(Half {
         netns: Arc::clone(&managed.netns),
         ports: ports(state),
+        handoff: Arc::clone(&managed.handoff),
+        processes: state.instances.values().map(|it| it.process).collect(),
         status: ServiceStatus {
             name: state.name().to_string(),
             owner: definition.owner.0,
@@ -73,7 +79,8 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
             generation: state.newest.0,
             groups: groups
                 .clone()
-                .map(|(group, maps)| group_status(group, maps, definition.slots))
+                .enumerate()
+                .map(|(index, (group, maps))| group_status(managed, index, group, maps))
                 .collect::<Result<_, _>>()?,
             instances: state
                 .instances
@@ -92,13 +99,19 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
     })
 }
 
-fn group_status(group: &Group, maps: &GroupMaps, slots: u32) -> Result<GroupStatus, SteeringError> {
+fn group_status(
+    managed: &Managed,
+    index: usize,
+    group: &Group,
+    maps: &GroupMaps,
+) -> Result<GroupStatus, SteeringError> {
     Ok(GroupStatus {
         listen: group.address.to_string(),
         protocol: "tcp".to_owned(),
         program: maps.kind().as_str().to_owned(),
         outcomes: outcomes(&maps.runs()?),
-        slots,
+        slots: managed.state.definition.slots,
+        parking: managed.lot.status(&managed.state, index),
     })
 }
 
@@ -113,6 +126,7 @@ fn instance_status(
         pid: instance.process.pid,
         state: instance.state.as_str().to_owned(),
         sessions: 0,
+        receivers: 0,
         listeners,
     }
 }
@@ -139,13 +153,18 @@ fn listeners<'a>(
     Ok(listeners)
 }
 
-/// Adds queues and sessions. What cannot be read stays unknown, and is logged.
+/// Adds queues, sessions and receivers. What cannot be read stays unknown, and is logged.
 fn complete(half: Half) -> ServiceStatus {
     let Half {
         mut status,
         netns,
         ports,
+        handoff,
+        processes,
     } = half;
+    for (instance, process) in status.instances.iter_mut().zip(processes) {
+        instance.receivers = handoff.receivers_of(process);
+    }
     match netns.enter(|| read_sockets(&ports)) {
         Ok(Ok((rows, sessions))) => {
             add_queues(&mut status, &rows);

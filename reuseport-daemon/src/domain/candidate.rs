@@ -149,6 +149,7 @@ mod tests {
             owner: Uid(7),
             netns: None,
             slots: 16,
+            park_timeout: None,
         }
     }
 

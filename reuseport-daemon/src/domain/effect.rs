@@ -111,6 +111,22 @@ pub enum Effect {
         /// The listener to attach through.
         cookie: SocketCookie,
     },
+    /// Open a parking listener, attach the program through it, and give it the parking slot.
+    OpenParking {
+        /// The group.
+        group: usize,
+    },
+    /// The same, in place of the one that is there, which is closed as soon as no packet is on its
+    /// way to it any more.
+    RotateParking {
+        /// The group.
+        group: usize,
+    },
+    /// Close the parking listener, with whatever waits in it.
+    CloseParking {
+        /// The group.
+        group: usize,
+    },
 }
 
 /// What a migration waits for. Each leads to one [`super::Observation`].
@@ -131,8 +147,8 @@ pub enum Wait {
 
 impl Effect {
     /// What takes the effect back, given the service as it was before the decision. None where
-    /// there is nothing to take back: a table that is not active, or a step beyond which no
-    /// decision can fail.
+    /// there is nothing to take back: a table that is not active, a parking listener in place of
+    /// another one, or a step beyond which no decision can fail.
     #[must_use]
     pub fn undo(&self, before: &Service) -> Option<Self> {
         match self {
@@ -170,7 +186,12 @@ impl Effect {
                 group: *group,
                 copy: it.active,
             }),
-            Self::Clear { .. } | Self::WriteTable { .. } | Self::Attach { .. } => None,
+            Self::OpenParking { group } => Some(Self::CloseParking { group: *group }),
+            Self::RotateParking { .. }
+            | Self::CloseParking { .. }
+            | Self::Clear { .. }
+            | Self::WriteTable { .. }
+            | Self::Attach { .. } => None,
         }
     }
 
@@ -189,6 +210,9 @@ impl Effect {
             Self::WriteTable { .. } => "write-table",
             Self::Flip { .. } => "flip",
             Self::Attach { .. } => "attach",
+            Self::OpenParking { .. } => "open-parking",
+            Self::RotateParking { .. } => "rotate-parking",
+            Self::CloseParking { .. } => "close-parking",
         }
     }
 }

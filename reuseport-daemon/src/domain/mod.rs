@@ -10,6 +10,7 @@ mod candidate;
 mod effect;
 mod migration;
 mod names;
+mod parking;
 mod patience;
 mod refusal;
 mod register;
@@ -19,15 +20,17 @@ mod steer;
 mod table;
 #[cfg(test)]
 mod testing;
+mod waking;
 
 pub use address::{Address, AddressError};
 pub use candidate::{Found, Placed, of_passed, of_process, unfit};
 pub use effect::{Decision, Effect, Wait};
 pub use migration::{
-    Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance, migrate,
-    origin, process_ended, resume, roll_back,
+    Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance,
+    listeners_closed, migrate, origin, process_ended, resume, roll_back,
 };
 pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, SocketCookie, Uid};
+pub use parking::{Parking, park, park_timed_out, parked, stop_parking};
 pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
@@ -38,3 +41,4 @@ pub use settings::{
     Weight, compare,
 };
 pub use table::{named, share};
+pub use waking::{Waker, Waking, reached_at};

@@ -36,6 +36,9 @@ pub enum Refusal {
         high = Definition::SLOTS.end()
     )]
     Slots(u32),
+    /// Parking that makes no sense.
+    #[error("{0}")]
+    Park(&'static str),
     /// Two services cannot steer one group.
     #[error("{address} belongs to service {owner} already")]
     AddressTaken {
@@ -93,6 +96,12 @@ pub enum Refusal {
     /// A migration moves away from it.
     #[error("instance {0} is being drained")]
     InstanceDrains(Label),
+    /// Nobody would take the connections that the daemon hands over.
+    #[error("instance {0} has no receiver")]
+    NoReceiver(Label),
+    /// A service has room for only so many.
+    #[error("service {0} has as many receivers as it may have")]
+    TooManyReceivers(ServiceName),
     /// No migration is under way, so there is nothing to go back from.
     #[error("no migration of service {0} is under way")]
     NothingToRollBack(ServiceName),
@@ -120,6 +129,9 @@ pub enum Refusal {
     /// Nothing runs under that pid.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The daemon has listeners at the service's addresses too, which serve nobody.
+    #[error("pid {0} is reuseportd itself")]
+    OwnProcess(u32),
     /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
     #[error("the process that connected has ended, or is not visible to the daemon")]
     CallerGone,
@@ -235,6 +247,7 @@ impl Refusal {
             Self::LeftAlone { .. } => "left-alone",
             Self::Addresses(_) => "addresses",
             Self::Slots(_) => "slots",
+            Self::Park(_) => "park",
             Self::AddressTaken { .. } => "address-taken",
             Self::MigrationUnderWay { .. } => "migration-under-way",
             Self::UnknownInstance { .. } => "unknown-instance",
@@ -244,12 +257,15 @@ impl Refusal {
             Self::NoListener { .. } => "no-listener",
             Self::InstanceServes(_) => "instance-serves",
             Self::InstanceDrains(_) => "instance-drains",
+            Self::NoReceiver(_) => "no-receiver",
+            Self::TooManyReceivers(_) => "too-many-receivers",
             Self::NothingToRollBack(_) => "nothing-to-roll-back",
             Self::OriginGone(_) => "origin-gone",
             Self::Retired(_) => "retired",
             Self::GenerationsSpent(_) => "generations-spent",
             Self::SlotsFull { .. } => "slots-full",
             Self::NoProcess(_) => "no-process",
+            Self::OwnProcess(_) => "own-process",
             Self::CallerGone => "caller-gone",
             Self::Target => "target",
             Self::SettingsDiffer { .. } => "settings-differ",
@@ -289,6 +305,10 @@ impl Refusal {
             Self::InstanceServes(_) => {
                 Some("migrate the service to another instance first".to_owned())
             }
+            Self::NoReceiver(_) => Some(
+                "a process of the new server has to call `Receive` on the control socket first"
+                    .to_owned(),
+            ),
             Self::Retired(service) | Self::NothingToRollBack(service) => Some(format!(
                 "`reuseportctl migrate {service} --to LABEL` goes back while the old instance lives"
             )),
@@ -317,15 +337,18 @@ impl Refusal {
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
             | Self::CallerGone
+            | Self::OwnProcess(_)
             | Self::Target
             | Self::UnknownSetting(_)
             | Self::Word(..)
             | Self::Slots(_)
+            | Self::Park(_)
             | Self::AddressTaken { .. }
             | Self::LabelDiffers { .. }
             | Self::InstanceGone(_)
             | Self::OriginGone(_)
             | Self::InstanceDrains(_)
+            | Self::TooManyReceivers(_)
             | Self::NoProcess(_)
             | Self::NotPassed(_)
             | Self::PidOrDescriptors

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use reuseport_common::{DEFAULT_SLOTS, FIRST_SLOT, MAX_SLOTS, PROBES, SteeringTable};
 
 use super::{
-    Address, Generation, Label, Migration, ProcessId, Refusal, ServiceName, Slot, SocketCookie, Uid,
+    Address, Generation, Label, Migration, Parking, ProcessId, Refusal, ServiceName, Slot,
+    SocketCookie, Uid,
 };
 
 /// What the operator says a service is.
@@ -24,13 +26,18 @@ pub struct Definition {
     pub netns: Option<String>,
     /// How many slots each group has, the parking slot included.
     pub slots: u32,
+    /// How long connections wait while nobody serves; none where they do not wait at all.
+    pub park_timeout: Option<Duration>,
 }
 
 impl Definition {
     /// How many slots a group can have: the parking slot, and at least one listener.
     pub const SLOTS: RangeInclusive<u32> = FIRST_SLOT + 1..=MAX_SLOTS;
 
-    /// A definition that makes sense.
+    /// How long connections wait while nobody serves, unless the operator says otherwise.
+    pub const PARK_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// A definition that makes sense, of a service that does not park.
     ///
     /// # Errors
     ///
@@ -61,7 +68,29 @@ impl Definition {
             owner,
             netns,
             slots,
+            park_timeout: None,
         })
+    }
+
+    /// The same service, which parks if it is to.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Park`]
+    pub fn parking(mut self, park: bool, timeout: Option<Duration>) -> Result<Self, Refusal> {
+        self.park_timeout = match (park, timeout) {
+            (false, None) => None,
+            (false, Some(_)) => {
+                return Err(Refusal::Park(
+                    "a time to wait goes with a service that parks",
+                ));
+            }
+            (true, timeout) => Some(timeout.unwrap_or(Self::PARK_TIMEOUT)),
+        };
+        if self.park_timeout.is_some_and(|it| it.as_millis() == 0) {
+            return Err(Refusal::Park("connections cannot wait for no time at all"));
+        }
+        Ok(self)
     }
 
     /// Which setting tells the two apart, if any.
@@ -78,6 +107,8 @@ impl Definition {
             Some("network namespace")
         } else if self.slots != other.slots {
             Some("number of slots")
+        } else if self.park_timeout != other.park_timeout {
+            Some("way to park")
         } else {
             None
         }
@@ -110,6 +141,8 @@ pub struct Group {
     pub active: TableCopy,
     /// What that copy says.
     pub table: Box<SteeringTable>,
+    /// How its parking listener stands. It is not on record, and ends with the daemon.
+    pub parking: Parking,
 }
 
 /// One of the two copies of a group's steering table.
@@ -203,6 +236,7 @@ impl Service {
                 slots: BTreeMap::new(),
                 active: TableCopy::First,
                 table: Box::new(SteeringTable::EMPTY),
+                parking: Parking::Closed,
             })
             .collect();
         Self {
@@ -326,6 +360,12 @@ impl Service {
 }
 
 impl Group {
+    /// Whether its table names anybody.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        *self.table != SteeringTable::EMPTY
+    }
+
     /// Slots of an instance's listeners.
     #[must_use]
     pub fn slots_of(&self, generation: Generation) -> Vec<Slot> {

@@ -83,6 +83,16 @@ impl Fixture {
         self.process.pid()
     }
 
+    /// Lets it start as many workers again as it began with, and waits until they listen.
+    ///
+    /// # Errors
+    ///
+    /// [`FixtureError::Process`].
+    pub fn listen_more(&mut self) -> Result<(), FixtureError> {
+        self.process.say("more")?;
+        Ok(self.process.wait_for(DONE, DEADLINE)?)
+    }
+
     /// Lets it close its listeners, and waits until it has.
     ///
     /// # Errors

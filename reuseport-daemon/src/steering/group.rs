@@ -13,7 +13,7 @@ use aya::{
     programs::SkReuseport,
     util::nr_cpus,
 };
-use reuseport_common::{GroupRecord, SlotRecord, SteeringTable, names};
+use reuseport_common::{GroupRecord, PARKING_SLOT, SlotRecord, SteeringTable, names};
 
 use super::{
     Loader, ProgramKind, Runs, SteeringError,
@@ -22,7 +22,7 @@ use super::{
     records::{address_of, group_record, listener_of, slot_record},
     runs::sum,
 };
-use crate::domain::{Address, Group, Listener, Slot, TableCopy};
+use crate::domain::{Address, Group, Listener, Parking, Slot, TableCopy};
 
 /// `BPF_NOEXIST`: a slot that is taken is an error, not overwritten.
 const NO_EXIST: u64 = 1;
@@ -30,7 +30,7 @@ const NO_EXIST: u64 = 1;
 const GROUP: &str = "group";
 const SLOTS: &str = "slots";
 /// The maps of the object, and the names of their pins.
-const OBJECT_MAPS: [(&str, &str); 5] = [
+pub(super) const OBJECT_MAPS: [(&str, &str); 5] = [
     (names::SOCKETS, "sockets"),
     (names::STEERING, "steering"),
     (names::ACTIVE, "active"),
@@ -46,8 +46,8 @@ pub struct GroupMaps {
     outcomes: PerCpuArray<MapData, u64>,
     selected: PerCpuArray<MapData, u64>,
     slots: HashMap<MapData, u32, SlotRecord>,
-    program: SkReuseport,
-    kind: ProgramKind,
+    pub(super) program: SkReuseport,
+    pub(super) kind: ProgramKind,
 }
 
 impl fmt::Debug for GroupMaps {
@@ -145,6 +145,7 @@ impl GroupMaps {
             slots: BTreeMap::new(),
             active,
             table: Box::new(table),
+            parking: Parking::Closed,
         };
         for entry in &self.slots {
             let (slot, record) = entry.map_err(wrap("read", SLOTS))?;
@@ -258,6 +259,19 @@ impl GroupMaps {
     /// `EINVAL` where the socket is in no group.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
         self.program.attach(socket).map_err(SteeringError::Attach)
+    }
+
+    /// Gives a parking listener its slot, in place of the one that has it, and lets its group be
+    /// steered. The slot comes first: a program that finds it empty leaves the choice to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn park(&mut self, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
+        self.sockets
+            .set(PARKING_SLOT, &socket, 0)
+            .map_err(wrap("put a listener into", names::SOCKETS))?;
+        self.attach(socket)
     }
 
     /// Leaves the group of `socket` to the kernel's hash again. A group without a program is fine.

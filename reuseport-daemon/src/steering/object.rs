@@ -6,9 +6,12 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{Program, SkReuseport},
 };
-use reuseport_common::names;
+use reuseport_common::{FIRST_SLOT, names};
 
-use super::{ProgramKind, SteeringError};
+use super::{
+    ProgramKind, SteeringError,
+    program::{Edition, edition},
+};
 
 /// Names a file to load in place of the object that is built in.
 const OBJECT_VARIABLE: &str = "REUSEPORTD_OBJECT";
@@ -33,11 +36,11 @@ pub enum LogLevel {
 
 impl LogLevel {
     /// As `aya_log_common::Level` numbers them.
-    fn as_byte(self) -> u8 {
+    fn as_byte(self) -> &'static u8 {
         match self {
-            Self::Off => 0,
-            Self::Warn => 2,
-            Self::Debug => 4,
+            Self::Off => &0,
+            Self::Warn => &2,
+            Self::Debug => &4,
         }
     }
 }
@@ -81,12 +84,46 @@ impl Loader {
     ///
     /// Where the maps cannot be made, or the kernel refuses both programs.
     pub fn load(&self, slots: u32) -> Result<(Ebpf, ProgramKind), SteeringError> {
-        let level = self.log.as_byte();
+        self.load_with(|loader| {
+            loader
+                .map_max_entries(names::SOCKETS, slots)
+                .map_max_entries(names::SELECTED, slots);
+        })
+    }
+
+    /// The same, with maps that are there already: their names, and where they are pinned.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses both programs.
+    pub(super) fn load_onto(
+        &self,
+        maps: &[(&str, PathBuf)],
+    ) -> Result<(Ebpf, ProgramKind), SteeringError> {
+        self.load_with(|loader| {
+            for (name, pin) in maps {
+                loader.map_pin_path(name, pin.as_path());
+            }
+        })
+    }
+
+    /// Which edition of the program it loads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::load`].
+    pub fn edition(&self) -> Result<Edition, SteeringError> {
+        let (mut object, kind) = self.load(FIRST_SLOT + 1)?;
+        edition(program(&mut object, kind)?, kind)
+    }
+
+    fn load_with<'a>(
+        &'a self,
+        maps: impl FnOnce(&mut EbpfLoader<'a>),
+    ) -> Result<(Ebpf, ProgramKind), SteeringError> {
         let mut loader = EbpfLoader::new();
-        loader
-            .override_global(aya_log::LEVEL, &level, false)
-            .map_max_entries(names::SOCKETS, slots)
-            .map_max_entries(names::SELECTED, slots);
+        loader.override_global(aya_log::LEVEL, self.log.as_byte(), false);
+        maps(&mut loader);
         if self.log == LogLevel::Off {
             loader.map_max_entries("AYA_LOGS", QUIET_LOG_BYTES);
         }

@@ -34,6 +34,19 @@ impl ProgramKind {
     }
 }
 
+/// What tells a program from an older or newer one: the kernel's digest of its instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edition {
+    kind: ProgramKind,
+    tag: u64,
+}
+
+pub(super) fn edition(program: &SkReuseport, kind: ProgramKind) -> Result<Edition, SteeringError> {
+    let info = program.info().map_err(SteeringError::Attach)?;
+    let tag = info.tag();
+    Ok(Edition { kind, tag })
+}
+
 /// The program that is pinned in a group's directory.
 pub(super) fn open(directory: &Path) -> Result<(SkReuseport, ProgramKind), SteeringError> {
     let migrating = directory.join(ProgramKind::SelectOrMigrate.as_str());

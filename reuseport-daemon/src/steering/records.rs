@@ -1,6 +1,9 @@
 //! Between the domain's types and the records that are kept in maps.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use reuseport_common::{
     ABI_VERSION, AddressRecord, GroupRecord, InstanceRecord, MigrationRecord, NAME_LEN,
@@ -46,6 +49,9 @@ pub(super) fn service_record(
         owner: definition.owner.0,
         generation: newest.0,
         slots: definition.slots,
+        park_timeout_ms: definition
+            .park_timeout
+            .map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
         netns: pack(
             "the network namespace",
             definition.netns.as_deref().unwrap_or_default(),
@@ -56,6 +62,10 @@ pub(super) fn service_record(
 pub(super) fn netns_of(record: &ServiceRecord) -> Result<Option<String>, RecordError> {
     let netns = unpack("the network namespace", &record.netns)?;
     Ok((!netns.is_empty()).then(|| netns.to_owned()))
+}
+
+pub(super) fn park_timeout_of(record: &ServiceRecord) -> Option<Duration> {
+    (record.park_timeout_ms > 0).then(|| Duration::from_millis(record.park_timeout_ms))
 }
 
 pub(super) fn group_record(
@@ -266,6 +276,7 @@ fn unpack<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, RecordErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Uid;
 
     #[test]
     fn addresses_and_instances_come_back_as_they_were() {
@@ -291,6 +302,30 @@ mod tests {
             };
             let record = instance_record(&instance).expect("fits");
             assert_eq!(instance_of(&record), Ok(instance));
+        }
+    }
+
+    #[test]
+    fn what_the_operator_said_of_parking_comes_back() {
+        for (park, timeout) in [
+            (false, None),
+            (true, None),
+            (true, Some(1)),
+            (true, Some(90_001)),
+        ] {
+            let definition = Definition::checked(
+                "game".parse().expect("name"),
+                vec!["127.0.0.1:80".parse().expect("address")],
+                Uid(7),
+                None,
+                None,
+            );
+            let definition = definition
+                .and_then(|it| it.parking(park, timeout.map(Duration::from_millis)))
+                .expect("sense");
+            let record = service_record(&definition, Generation(3)).expect("fits");
+            assert_eq!(park_timeout_of(&record), definition.park_timeout);
+            assert_eq!(definition.park_timeout.is_some(), park);
         }
     }
 

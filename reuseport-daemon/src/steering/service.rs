@@ -10,7 +10,7 @@ use super::{
     maps::{self, NO_PREALLOC, check_abi, create_record, fine_if_absent, wrap},
     records::{
         RecordError, instance_of, instance_record, migration_of, migration_record, netns_of,
-        service_record,
+        park_timeout_of, service_record,
     },
 };
 use crate::domain::{Definition, Generation, Instance, Migration, Service, ServiceName, Uid};
@@ -103,6 +103,7 @@ impl ServiceMaps {
             owner: Uid(record.owner),
             netns: netns_of(&record).map_err(|source| record_error(&path, source))?,
             slots: record.slots,
+            park_timeout: park_timeout_of(&record),
         };
         let state = Service {
             groups: states,

@@ -30,13 +30,23 @@ pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u16) -> io::Result<()> 
 /// Reads an option into `value`, and says how many bytes of it that took. It must be one that fills
 /// no more than its length says, as all do but those that list keys.
 pub(super) fn get(socket: BorrowedFd<'_>, option: c_int, value: &mut [u8]) -> io::Result<usize> {
+    get_raw(socket, libc::IPPROTO_TCP, option, value)
+}
+
+/// The same, of any level.
+pub(super) fn get_raw(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: &mut [u8],
+) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `value`. Both
     // places outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
+            level,
             option,
             value.as_mut_ptr().cast(),
             &raw mut length,

@@ -5,6 +5,7 @@
 //! `reuseport-common`. The workspace denies it; what needs it opts in by itself, with its reason,
 //! where none of rustix, socket2 and nix has the call.
 
+pub mod accept;
 pub mod bpffs;
 pub mod capabilities;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod listener_settings;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;
+pub mod parking;
 pub mod passed;
 pub mod process;
 pub mod readiness;

@@ -9,6 +9,7 @@
 use std::{
     mem::{self, ManuallyDrop},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -34,6 +35,19 @@ impl Passed {
             fd: ManuallyDrop::new(fd),
             closer: Arc::clone(closer),
         }
+    }
+
+    /// The descriptor, which is its new owner's to close.
+    #[must_use]
+    #[expect(unsafe_code, reason = "the parts outlive the whole")]
+    pub fn into_owned(self) -> OwnedFd {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped nor used again, so that nobody takes it twice.
+        let fd = unsafe { ManuallyDrop::take(&mut this.fd) };
+        // SAFETY: as above.
+        let closer = unsafe { ptr::read(&raw const this.closer) };
+        closer.open.send_modify(|open| *open -= 1);
+        fd
     }
 }
 

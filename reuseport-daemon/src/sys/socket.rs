@@ -7,11 +7,12 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::fstat,
     io::Errno,
     net::{
-        AddressFamily, Protocol, Shutdown, SocketType, getsockname, ipproto, shutdown as shut_down,
-        sockopt,
+        AddressFamily, Protocol, Shutdown, SocketType, getpeername, getsockname, ipproto,
+        shutdown as shut_down, sockopt,
     },
 };
 use socket2::SockRef;
@@ -99,6 +100,31 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<SocketFacts, SocketError> {
 /// ENOTCONN where it does not listen, or not any more.
 pub fn shutdown(listener: BorrowedFd<'_>) -> io::Result<()> {
     Ok(shut_down(listener, Shutdown::Read)?)
+}
+
+/// The other end of a connection.
+///
+/// # Errors
+///
+/// ENOTCONN where it has gone.
+pub fn peer(connection: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let peer = getpeername(connection)?.ok_or(Errno::NOTCONN)?;
+    let peer = SocketAddr::try_from(peer)?;
+    Ok(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+}
+
+/// Whether a connection has been reset. One whose other end only sends no more may still be
+/// answered, and the two cannot be told from here.
+#[must_use]
+pub fn is_reset(connection: BorrowedFd<'_>) -> bool {
+    const AT_ONCE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // A poll that does not wait is neither interrupted nor short of memory. It tells of a hang-up
+    // without being asked.
+    let mut fds = [PollFd::new(&connection, PollFlags::empty())];
+    poll(&mut fds, Some(&AT_ONCE)).is_ok_and(|ready| ready > 0)
 }
 
 fn failed(call: &'static str) -> impl Fn(Errno) -> SocketError {
@@ -282,6 +308,29 @@ mod tests {
             assert_eq!(row.uid, facts.owner.0);
             assert_eq!(row.backlog, 7);
         }
+    }
+
+    #[test]
+    fn a_reset_is_told_from_an_end() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(address).expect("connect");
+        let (connection, _) = listener.accept().expect("accept");
+        let client_address = client.local_addr().expect("an address");
+        assert_eq!(peer(connection.as_fd()).ok(), Some(client_address));
+        assert!(!is_reset(connection.as_fd()));
+        client
+            .shutdown(std::net::Shutdown::Write)
+            .expect("shutdown");
+        assert!(!is_reset(connection.as_fd()));
+        // Closed at once, with a reset.
+        let client = Socket::from(client);
+        client
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("linger");
+        drop(client);
+        assert!(is_reset(connection.as_fd()));
+        assert!(peer(connection.as_fd()).is_err());
     }
 
     #[test]

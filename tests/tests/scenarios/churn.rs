@@ -13,6 +13,7 @@ use reuseport_daemon::lab::{
 };
 use reuseport_tests::{
     holdings::Holdings,
+    machine::scaled,
     outcomes::all_selected,
     stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4},
 };
@@ -24,11 +25,11 @@ const MIGRATIONS: &str = "REUSEPORTD_TEST_MIGRATIONS";
 const SETTLED: u32 = 100;
 
 pub(crate) fn loopback_500() -> Result<()> {
-    back_to_back(World::loopback()?, 500, 8)
+    back_to_back(World::loopback()?, scaled(500)?, 8)
 }
 
 pub(crate) fn link_100() -> Result<()> {
-    back_to_back(far_away()?, 100, 256)
+    back_to_back(far_away()?, scaled(100)?, 256)
 }
 
 /// 10,000 where the time is given to them, see [`MIGRATIONS`]. The daemon holds no more at the end than

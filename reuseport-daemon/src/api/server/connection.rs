@@ -17,7 +17,7 @@ use zlink::{
 use super::dispatch::{Asked, DESCRIPTIONS, RawCall};
 use crate::{
     api::{
-        Answer, Caller, Envelope, Replier,
+        Answer, Caller, Envelope, Replier, Told,
         error_reply::{ErrorReply, reason},
         permission,
         socket::{ControlReader, ControlSocket, ControlWriter, MAX_DESCRIPTORS, SocketFault},
@@ -165,6 +165,8 @@ impl Context {
             | Request::Migrate(_)
             | Request::Rollback(_)
             | Request::Release(_)
+            | Request::Receive(_)
+            | Request::Acknowledge(_)
             | Request::Status(_)
             | Request::MigrateReq(_)
             | Request::Doctor(_) => Vec::new(),
@@ -200,6 +202,10 @@ fn understand(call: &Call<RawCall>) -> Result<Asked, VarlinkError<'static>> {
     }
     match asked {
         Asked::Driver(Request::Migrate(_)) if !call.more() && !call.oneway() => {
+            Err(VarlinkError::ExpectedMore)
+        }
+        // What nobody is told of would be lost.
+        Asked::Driver(Request::Receive(_)) if Wanted::by(call) != Wanted::All => {
             Err(VarlinkError::ExpectedMore)
         }
         Asked::Driver(_) | Asked::Info | Asked::Description(_) => Ok(asked),
@@ -278,7 +284,15 @@ struct Writer {
 
 impl Writer {
     async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), Ended> {
-        match timeout(self.patience, self.half.send(message)).await {
+        self.send_with(message, None).await
+    }
+
+    async fn send_with<T: Serialize>(
+        &mut self,
+        message: &T,
+        descriptor: Option<&Passed>,
+    ) -> Result<(), Ended> {
+        match timeout(self.patience, self.half.send(message, descriptor)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 debug!(%error, "a client does not take its answer");
@@ -342,7 +356,7 @@ impl Responder<'_> {
     /// Passes progress on until the answer is there, which is for the caller to send.
     async fn relay(
         &mut self,
-        mut progress: mpsc::Receiver<wire::Reply>,
+        mut progress: mpsc::Receiver<Told>,
         mut last: oneshot::Receiver<Answer>,
     ) -> Result<Answer, Ended> {
         let hang_up = self.hang_up();
@@ -351,9 +365,9 @@ impl Responder<'_> {
             tokio::select! {
                 // What happened before the end is told before the end.
                 biased;
-                Some(reply) = progress.recv() => if self.wanted == Wanted::All {
-                    let reply = Reply::from(reply).set_continues(Some(true));
-                    self.writer.send(&reply).await?;
+                Some(told) = progress.recv() => if self.wanted == Wanted::All {
+                    let reply = Reply::from(told.reply).set_continues(Some(true));
+                    self.writer.send_with(&reply, told.descriptor.as_deref()).await?;
                 },
                 answer = &mut last => return Ok(answer.unwrap_or_else(|_| Err(stopping()))),
                 () = &mut hang_up => {

@@ -80,6 +80,8 @@ fn request(member: &str, given: Map<String, Value>) -> Option<Result<Request, Er
         "Migrate" => parameters::read(given).map(Request::Migrate),
         "Rollback" => parameters::read::<ServiceRef>(given).map(Request::Rollback),
         "Release" => parameters::read(given).map(Request::Release),
+        "Receive" => parameters::read::<ServiceRef>(given).map(Request::Receive),
+        "Acknowledge" => parameters::read(given).map(Request::Acknowledge),
         "Status" => parameters::read::<ServiceFilter>(given).map(Request::Status),
         "MigrateReq" => parameters::read(given).map(Request::MigrateReq),
         "Doctor" => parameters::read::<ServiceFilter>(given).map(Request::Doctor),

@@ -94,6 +94,7 @@ fn exceptions(result: &MigrationResult) -> Vec<String> {
     [
         (result.moved_by_kernel, "moved by the kernel"),
         (result.handed_off, "handed to the new instance"),
+        (result.woken, "made by reuseportd to wake the new instance"),
         (result.left_behind, "left behind at the deadline"),
         (failures, "lost by the kernel (TCPMigrateReqFailure)"),
         (counters.listen_overflows, "listen queue overflows"),
@@ -127,6 +128,7 @@ mod tests {
             accepted_while_draining: 1,
             moved_by_kernel: 0,
             handed_off: 0,
+            woken: 0,
             left_behind: 0,
             sessions_left: None,
             counters: NetCounters::default(),

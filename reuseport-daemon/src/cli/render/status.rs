@@ -8,8 +8,8 @@ use super::{
     },
 };
 use crate::api::wire::{
-    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ServiceStatus,
-    Status,
+    GroupStatus, InstanceStatus, ListenerStatus, MigrationStatus, OutcomeCounts, ParkingStatus,
+    ServiceStatus, Status,
 };
 
 pub(in crate::cli) fn status(status: &Status) -> String {
@@ -68,7 +68,43 @@ fn groups(groups: &[GroupStatus]) -> String {
             runs(&group.outcomes.migrating).to_string(),
         ]
     });
-    table(columns, rows.collect())
+    let parking = groups.iter().filter_map(|group| {
+        let parking = group.parking.as_ref()?;
+        Some(format!(
+            "  parking at {}: {}\n",
+            group.listen,
+            parked(parking)
+        ))
+    });
+    table(columns, rows.collect()) + &parking.collect::<String>()
+}
+
+fn parked(parking: &ParkingStatus) -> String {
+    let ParkingStatus {
+        open,
+        queued,
+        backlog,
+        unserved_ms,
+        timeout_ms,
+    } = parking;
+    let seconds = |ms: &u64| format!("{}s", ms / 1000);
+    let room = backlog.map_or_else(String::new, |backlog| format!("/{backlog}"));
+    match (open, unserved_ms) {
+        (true, None) => "ready".to_owned(),
+        (true, Some(since)) => paint(
+            WARNING,
+            format!(
+                "{queued}{room} wait, {} of {}",
+                seconds(since),
+                seconds(timeout_ms)
+            ),
+        ),
+        (false, Some(since)) => paint(
+            WARNING,
+            format!("refused, nobody has served for {}", seconds(since)),
+        ),
+        (false, None) => paint(WARNING, "not possible, see `reuseportctl doctor`"),
+    }
 }
 
 fn runs(counts: &OutcomeCounts) -> u64 {
@@ -96,7 +132,21 @@ fn instances(instances: &[InstanceStatus]) -> String {
             queue(&instance.listeners),
         ]
     });
-    table(columns, rows.collect())
+    let receivers = instances.iter().filter_map(receivers);
+    table(columns, rows.collect()) + &receivers.collect::<String>()
+}
+
+/// How many receivers an instance has, where it has any, which few do: a column more would not
+/// fit.
+fn receivers(instance: &InstanceStatus) -> Option<String> {
+    let InstanceStatus {
+        label, receivers, ..
+    } = instance;
+    match receivers {
+        0 => None,
+        1 => Some(format!("  {label} has 1 receiver\n")),
+        _ => Some(format!("  {label} has {receivers} receivers\n")),
+    }
 }
 
 /// Connections that wait to be accepted, of how many may; nothing where every listener is closed.
@@ -125,6 +175,7 @@ mod tests {
             pid: 4711,
             state: state.to_owned(),
             sessions: 98,
+            receivers: 0,
             listeners: vec![ListenerStatus {
                 listen: "0.0.0.0:7777".to_owned(),
                 cookie: 1,
@@ -162,6 +213,7 @@ mod tests {
                     stray: OutcomeCounts::default(),
                 },
                 slots: 1024,
+                parking: None,
             }],
             instances: vec![
                 instance("v1", "retired", None),
@@ -186,6 +238,10 @@ mod tests {
                v1        retired    1  4711          1        98       -\n  \
                v2        serving    1  4711          1        98  3/4096\n"
         );
+        game.instances[0].receivers = 1;
+        game.instances[1].receivers = 2;
+        let text = plain(&service(&game));
+        assert!(text.ends_with("\n  v1 has 1 receiver\n  v2 has 2 receivers\n"));
         game.instances.clear();
         game.netns = Some("/run/netns/a".to_owned());
         game.migration = Some(MigrationStatus {
@@ -201,10 +257,40 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_said_below_the_groups() {
+        let told = |open, unserved_ms| {
+            let mut game = game();
+            game.groups[0].parking = Some(ParkingStatus {
+                open,
+                queued: 12,
+                backlog: open.then_some(4096),
+                unserved_ms,
+                timeout_ms: 30_000,
+            });
+            let text = plain(&groups(&game.groups));
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        let at = "  parking at 0.0.0.0:7777:";
+        assert_eq!(told(true, None), format!("{at} ready"));
+        let waits = told(true, Some(3_999));
+        assert_eq!(waits, format!("{at} 12/4096 wait, 3s of 30s"));
+        let refused = told(false, Some(31_000));
+        assert_eq!(refused, format!("{at} refused, nobody has served for 31s"));
+        assert!(told(false, None).ends_with("see `reuseportctl doctor`"));
+    }
+
+    #[test]
     fn it_fits_eighty_columns() {
         let mut wide = game();
         wide.groups[0].listen = "[2001:db8:aaaa:bbbb::1]:7777".to_owned();
         wide.groups[0].outcomes.new.selected = 9_999_999_999;
+        wide.groups[0].parking = Some(ParkingStatus {
+            open: true,
+            queued: 65_536,
+            backlog: Some(65_535),
+            unserved_ms: Some(86_399_000),
+            timeout_ms: 86_400_000,
+        });
         wide.instances[0].label = "release-2026.11.22".to_owned();
         wide.instances[0].pid = 4_194_304;
         let status = plain(&status(&Status {

@@ -1,5 +1,6 @@
 //! What is asked over the control socket, and how it is answered. One file per family of calls.
 
+mod handoff;
 mod instances;
 mod migrate;
 mod services;
@@ -39,6 +40,12 @@ impl Driver {
             }
             Request::Migrate(parameters) => {
                 return self.migrate(scope, &parameters, closer, replier);
+            }
+            Request::Receive(parameters) => {
+                return self.receive(&caller, scope, &parameters, replier);
+            }
+            Request::Acknowledge(parameters) => {
+                return self.acknowledge(&caller, scope, &parameters, replier);
             }
             Request::Status(filter) => {
                 return self.report_status(scope, filter.service.as_deref(), replier);

@@ -5,6 +5,7 @@ use std::{
     os::fd::AsFd,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use tracing::info;
@@ -17,12 +18,12 @@ use crate::{
     },
     daemon::{
         driver::Driver,
-        failure::{bad_parameter, failed},
+        failure::{self, bad_parameter, failed},
         inspect::{self, InspectError},
         managed::Managed,
     },
     domain::{Address, Definition, Refusal, SocketCookie, Uid},
-    steering::GroupMaps,
+    steering::{GroupMaps, ProgramKind},
     sys::{
         netns::{Netns, NetnsError},
         process::{Process, ProcessError},
@@ -64,14 +65,26 @@ impl Driver {
         let netns = self.netns_of(&definition)?;
         self.check_free(&definition, &netns)?;
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
-        let kind = maps.groups().first().map(|it| it.kind().as_str());
-        info!(service = %definition.name, program = kind, "service added");
+        let kind = maps.groups().first().map(GroupMaps::kind);
+        if definition.park_timeout.is_some() && kind == Some(ProgramKind::Select) {
+            self.pins.remove(&definition.name)?;
+            return Err(failure::cannot_park());
+        }
         self.watch_log(&maps);
         let exits = self.exits.clone();
         self.switch.prepare(&netns);
         let switch = Arc::clone(&self.switch);
-        let managed = Managed::new(state, maps, netns, exits, switch);
-        self.services.insert(definition.name, managed);
+        let lot = self.lot(&definition.name, &netns);
+        let managed = Managed::new(state, maps, netns, lot, exits, switch);
+        self.services.insert(definition.name.clone(), managed);
+        if let Err(error) = self.park_first(&definition.name) {
+            // Its parking listeners are closed, and nothing else has come of it.
+            self.services.remove(&definition.name);
+            self.pins.remove(&definition.name)?;
+            return Err(failure::not_parked(&error));
+        }
+        let program = kind.map(ProgramKind::as_str);
+        info!(service = %definition.name, program, "service added");
         Ok(true)
     }
 
@@ -123,8 +136,13 @@ impl Driver {
             return Ok(changed(false, format!("there is no service {name}")));
         };
         managed.state.check_idle()?;
-        detach(managed)?;
-        self.pins.remove(&name)?;
+        self.stop_parking(&name)
+            .map_err(|error| failure::not_performed(&error, None))?;
+        let taken_away = detach(self.managed(&name)?).and_then(|()| Ok(self.pins.remove(&name)?));
+        if let Err(failure) = taken_away {
+            self.park(&name);
+            return Err(failure);
+        }
         self.services.remove(&name);
         info!(service = %name, "service removed");
         Ok(changed(true, format!("service {name} removed")))
@@ -147,6 +165,10 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         parameters.netns.clone(),
         parameters.slots,
     )
+    .and_then(|it| {
+        let timeout = parameters.park_timeout_ms.map(Duration::from_millis);
+        it.parking(parameters.park, timeout)
+    })
     .map_err(Failure::from)
 }
 

@@ -15,7 +15,7 @@ use self::{
     finding::{Finding, by_weight},
     service::Half,
 };
-use super::{MigrateReq, driver::Driver};
+use super::{MigrateReq, driver::Driver, probe::Probe};
 use crate::{
     api::{
         Replier, Scope,
@@ -40,6 +40,7 @@ impl Driver {
         };
         let examination = Examination {
             loader: self.loader.clone(),
+            probe: self.probe.clone(),
             pins: self.pins.root().to_owned(),
             home: Arc::clone(&self.home),
             migrate_req: self.switch.configured(),
@@ -59,7 +60,11 @@ impl Driver {
 #[must_use]
 pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
     let mut findings = match Loader::from_environment(LogLevel::Off) {
-        Ok(loader) => machine::judge(&machine::examine(&loader, bpffs)),
+        Ok(loader) => machine::judge(&machine::examine(
+            &loader,
+            bpffs,
+            &Probe::new(loader.clone()),
+        )),
         Err(error) => vec![Finding::error("program", crate::chain::chain(&error))],
     };
     findings.extend(namespace::judge(&namespace::examine_own()));
@@ -68,6 +73,7 @@ pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
 
 struct Examination {
     loader: Loader,
+    probe: Probe,
     /// The directory of the pins.
     pins: PathBuf,
     /// The daemon's network namespace.
@@ -78,7 +84,7 @@ struct Examination {
 
 impl Examination {
     fn make(&self, halves: Vec<Half>) -> wire::Doctor {
-        let mut findings = machine::judge(&machine::examine(&self.loader, &self.pins));
+        let mut findings = machine::judge(&machine::examine(&self.loader, &self.pins, &self.probe));
         for facts in self.namespaces(&halves) {
             findings.extend(namespace::judge(&facts));
         }

@@ -34,6 +34,7 @@
 //! the whole argument.
 
 mod advance;
+mod closed;
 mod end;
 mod process;
 mod resume;
@@ -46,6 +47,7 @@ use std::time::Duration;
 use super::{Effect, Generation, Service};
 
 pub use advance::advance;
+pub use closed::listeners_closed;
 pub use end::roll_back;
 pub use process::process_ended;
 pub use resume::resume;

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use reuseport_common::{FIRST_SLOT, PARKING_SLOT, SteeringTable};
 
 use crate::domain::{
-    Decision, Definition, Effect, Generation, Instance, InstanceState, Listener, Migration, Phase,
-    Service, Slot, SocketCookie, TableCopy,
+    Decision, Definition, Effect, Generation, Instance, InstanceState, Listener, Migration,
+    Parking, Phase, Service, Slot, SocketCookie, TableCopy,
 };
 
 /// What an effect is performed on, and what outlives the daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    definition: Definition,
+    pub(crate) definition: Definition,
     pub(crate) newest: Generation,
     pub(crate) groups: Vec<KernelGroup>,
     pub(crate) instances: BTreeMap<Generation, Instance>,
@@ -32,6 +32,8 @@ pub(crate) struct KernelGroup {
     tables: [Table; 2],
     pub(crate) active: TableCopy,
     pub(crate) attached: bool,
+    /// Whether a parking listener is open, which ends with the daemon.
+    pub(crate) parks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +64,7 @@ impl Kernel {
             tables: [(); 2].map(|()| Table::new(Box::new(SteeringTable::EMPTY))),
             active: TableCopy::First,
             attached: false,
+            parks: false,
         };
         Self {
             newest: Generation(0),
@@ -124,6 +127,21 @@ impl Kernel {
                 assert!(self.open.contains(cookie));
                 self.groups[*group].attached = true;
             }
+            Effect::OpenParking { group } => {
+                let group = &mut self.groups[*group];
+                assert!(!group.parks, "one parking listener a group");
+                group.parks = true;
+                group.attached = true;
+            }
+            Effect::RotateParking { group } => {
+                let group = &self.groups[*group];
+                assert!(group.parks, "nothing to rotate");
+                assert!(!group.is_parked(), "its connections have nowhere to go");
+            }
+            Effect::CloseParking { group } => {
+                assert!(self.groups[*group].parks, "nothing to close");
+                self.groups[*group].parks = false;
+            }
         }
     }
 
@@ -135,6 +153,11 @@ impl Kernel {
                 group.sockets.retain(|_, it| it != cookie);
             }
         }
+    }
+
+    /// Closes every parking listener, as the daemon's end does.
+    pub(crate) fn forget_parking(&mut self) {
+        self.groups.iter_mut().for_each(|it| it.parks = false);
     }
 
     /// The service as a daemon that starts now finds it.
@@ -155,6 +178,10 @@ impl Kernel {
     pub(crate) fn assert_agrees(&self, service: &Service) {
         let mut expected = service.clone();
         expected.migration = expected.migration.as_ref().map(as_recorded);
+        for (group, kernel) in expected.groups.iter_mut().zip(&self.groups) {
+            assert_eq!(group.parking.is_open(), kernel.parks);
+            group.parking = Parking::Closed;
+        }
         let found = self.load();
         // Tables are too long to print.
         for (index, (expected, found)) in expected.groups.iter().zip(&found.groups).enumerate() {
@@ -204,12 +231,17 @@ impl Kernel {
     /// Asserts that taking back `done`, the effects performed on `before`, leads back to it.
     pub(crate) fn assert_undone(mut self, done: &[Effect], before: &Self, service: &Service) {
         let mut expected = before.clone();
-        let cleared = done.iter().filter(|it| matches!(it, Effect::Clear { .. }));
-        // Nothing that follows a clear may fail, so that it need not be taken back.
-        cleared.for_each(|it| expected.perform(it));
+        let lasting = done
+            .iter()
+            .filter(|it| matches!(it, Effect::Clear { .. } | Effect::CloseParking { .. }));
+        // Nothing that follows one of these may fail, so that it need not be taken back.
+        lasting.for_each(|it| expected.perform(it));
         for effect in done.iter().rev().filter_map(|it| it.undo(service)) {
             self.perform(&effect);
         }
+        let parks = |it: &Self| it.groups.iter().map(|it| it.parks).collect::<Vec<_>>();
+        assert_eq!(parks(&self), parks(&expected));
+        self.forget_parking();
         self.assert_agrees(&expected.load());
         // While a migration is on record either will do: whoever goes on with it turns the switch.
         if expected.migration.is_none() {

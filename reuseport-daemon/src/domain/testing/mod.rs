@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Decision, Definition, Drain, Effect, End, Generation, InstanceState, Label, Observation,
-    Options, Placed, ProcessId, Refusal, Retire, Service, SocketCookie, Start, Uid, Wait, advance,
-    migrate, process_ended, register, release, resume, roll_back,
+    Options, Parking, Placed, ProcessId, Refusal, Retire, Service, SocketCookie, Start, Uid, Wait,
+    advance, migrate, park, process_ended, register, release, resume, roll_back,
 };
 use kernel::{Kernel, assert_in_order};
 
@@ -78,6 +78,7 @@ impl World {
             owner: Uid(7),
             netns: None,
             slots,
+            park_timeout: Some(Definition::PARK_TIMEOUT),
         };
         Self {
             service: Service::new(definition.clone()),
@@ -213,6 +214,7 @@ impl World {
         self.kernel.assert_agrees(&decision.next);
         self.assert_slots_kept(&decision.next);
         self.service = decision.next;
+        self.park();
         if decision.wait.is_some() || self.service.migration.is_none() {
             self.wait = decision.wait;
         }
@@ -231,6 +233,24 @@ impl World {
             self.kernel.migrate_req, on,
             "on while it is held, else as it was"
         );
+    }
+
+    /// Looks after the parking listeners, as the driver does after every decision.
+    pub(crate) fn park(&mut self) {
+        for group in 0..self.service.groups.len() {
+            let decision = park(&self.service, group);
+            self.perform_some(&decision, decision.effects.len());
+            self.kernel.assert_agrees(&decision.next);
+            self.service = decision.next;
+        }
+        for group in &self.service.groups {
+            let right = match group.parking {
+                Parking::Closed => self.service.definition.park_timeout.is_none(),
+                Parking::Spare => group.is_served(),
+                Parking::Waiting | Parking::TimedOut => !group.is_served(),
+            };
+            assert!(right, "{:?}", group.parking);
+        }
     }
 
     /// Performs the first effects of a decision only.
@@ -261,6 +281,7 @@ impl World {
 
     /// Forgets all that the driver knows, and reads it anew.
     pub(crate) fn load(&mut self) {
+        self.kernel.forget_parking();
         self.service = self.kernel.load();
         self.wait = None;
     }

@@ -57,6 +57,12 @@ impl Segment {
         self.flags & (SYN | ACK) == SYN
     }
 
+    /// Whether it answers such a request.
+    #[must_use]
+    pub fn is_syn_ack(&self) -> bool {
+        self.flags & (SYN | ACK) == SYN | ACK
+    }
+
     /// Whether it acknowledges and does nothing else, as the last step of a handshake does.
     #[must_use]
     pub fn is_bare_ack(&self) -> bool {
@@ -110,7 +116,7 @@ mod tests {
     fn both_families_read_alike() {
         for wrap in [v4, v6] {
             let syn = Segment::parse(&wrap(&tcp(SYN, 0))).expect("syn");
-            assert!(syn.is_syn() && !syn.is_bare_ack());
+            assert!(syn.is_syn() && !syn.is_syn_ack() && !syn.is_bare_ack());
             assert_eq!((syn.source, syn.destination), (40_000, 7777));
             let ack = Segment::parse(&wrap(&tcp(ACK, 0))).expect("ack");
             assert!(ack.is_bare_ack() && !ack.is_syn());
@@ -118,7 +124,7 @@ mod tests {
             assert!(!data.is_bare_ack());
             assert_eq!(data.data, 16);
             let answer = Segment::parse(&wrap(&tcp(SYN | ACK, 0))).expect("syn-ack");
-            assert!(!answer.is_syn() && !answer.is_bare_ack());
+            assert!(answer.is_syn_ack() && !answer.is_syn() && !answer.is_bare_ack());
             assert!(
                 Segment::parse(&wrap(&tcp(RST | ACK, 0)))
                     .expect("reset")

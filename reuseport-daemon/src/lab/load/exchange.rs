@@ -5,14 +5,14 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, sendto,
         socket_with,
         sockopt::{Timeout, set_socket_linger, set_socket_timeout},
     },
 };
 
 use super::{
-    LoadOptions,
+    LoadOptions, Opening,
     protocol::{Judgement, LONGEST_ANSWER, Protocol},
 };
 use crate::lab::{
@@ -40,8 +40,17 @@ pub(super) fn exchange(
     target: SocketAddr,
     id: RequestId,
 ) -> Result<Tag, Failure> {
-    let socket = open(target, options.step_timeout)?;
-    ask(&socket, options.protocol, id, After::Close)?;
+    let socket = match options.opening {
+        Opening::Handshake => {
+            let socket = open(target, options.step_timeout)?;
+            if let Some(gate) = &options.gate {
+                gate.pass();
+            }
+            ask(&socket, options.protocol, id, After::Close)?;
+            socket
+        }
+        Opening::FastOpen => open_asking(options, target, id)?,
+    };
     // There is room for more than an answer, so this reads to the end of the stream: what comes too
     // much is seen.
     let tag = answer(&socket, options.protocol, id, RecvFlags::WAITALL)?;
@@ -63,6 +72,28 @@ pub(super) fn ask_again(
 
 /// Connects; closing the socket resets the connection.
 pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd, Failure> {
+    let socket = unconnected(target, step_timeout)?;
+    // Interrupted, it goes on meanwhile, and asking again waits for its end.
+    retry_on_intr(|| connect(&socket, &target)).map_err(|errno| failure("connect", errno))?;
+    Ok(socket)
+}
+
+/// Connects with a SYN that brings the request along.
+fn open_asking(
+    options: &LoadOptions,
+    target: SocketAddr,
+    id: RequestId,
+) -> Result<OwnedFd, Failure> {
+    const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned());
+    let socket = unconnected(target, options.step_timeout)?;
+    let after = After::Close;
+    let request = options.protocol.request(Request { id, after });
+    sendto(&socket, &request, FAST_OPEN | SendFlags::NOSIGNAL, &target)
+        .map_err(|errno| failure("send with the SYN", errno))?;
+    Ok(socket)
+}
+
+fn unconnected(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd, Failure> {
     let unable = |step| move |errno: Errno| Failure::Unable(step, errno.into());
     let family = match target {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -75,7 +106,6 @@ pub(super) fn open(target: SocketAddr, step_timeout: Duration) -> Result<OwnedFd
         set_socket_timeout(&socket, direction, Some(step_timeout))
             .map_err(unable("set a timeout"))?;
     }
-    connect(&socket, &target).map_err(|errno| failure("connect", errno))?;
     Ok(socket)
 }
 

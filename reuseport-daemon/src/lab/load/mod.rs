@@ -2,6 +2,7 @@
 //! open. Every request is in the ledger.
 
 mod exchange;
+mod gate;
 mod http;
 mod protocol;
 mod session;
@@ -19,11 +20,11 @@ use std::{
 
 use thiserror::Error;
 
-pub use self::protocol::Protocol;
 use self::{
     exchange::{Failure, exchange},
     session::Sessions,
 };
+pub use self::{gate::Gate, protocol::Protocol};
 use super::{
     ledger::{Fate, Ledger, Mark},
     wire::{RequestId, Tag},
@@ -39,6 +40,14 @@ pub struct LoadOptions {
     pub targets: Vec<SocketAddr>,
     /// How many clients connect at a time.
     pub clients: u32,
+    /// How each of them connects.
+    pub opening: Opening,
+    /// How many connections each of them makes; as many as it can until the load is stopped where
+    /// this is left out.
+    pub connections: Option<u32>,
+    /// What they wait for before they ask, once they have connected. It is opened when the load is
+    /// stopped.
+    pub gate: Option<Arc<Gate>>,
     /// How long a client waits after each connection.
     pub pause: Duration,
     /// How many connections are held open.
@@ -47,6 +56,15 @@ pub struct LoadOptions {
     pub session_pause: Duration,
     /// How long each step of a connection may take.
     pub step_timeout: Duration,
+}
+
+/// How a client connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It connects, then asks.
+    Handshake,
+    /// It asks with its SYN (TCP Fast Open). The namespace must let it do so without a cookie.
+    FastOpen,
 }
 
 impl LoadOptions {
@@ -58,6 +76,9 @@ impl LoadOptions {
             protocol: Protocol::Lab,
             targets,
             clients,
+            opening: Opening::Handshake,
+            connections: None,
+            gate: None,
             pause: Duration::ZERO,
             sessions: 0,
             session_pause: Duration::from_millis(10),
@@ -233,6 +254,9 @@ impl Load {
 
     fn ask_to_stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        if let Some(gate) = &self.shared.options.gate {
+            gate.open();
+        }
         for worker in self.clients.iter().chain(&self.sessions) {
             worker.thread().unpark();
         }
@@ -293,7 +317,8 @@ impl Shared {
         let target = self.target(number);
         let mut ledger = Ledger::of_client(number);
         self.pause(START_SPREAD * number / self.options.clients);
-        while !self.stopped() {
+        let limit = self.options.connections.map_or(u64::MAX, u64::from);
+        while !self.stopped() && ledger.begun() < limit {
             let answer = self.account(&mut ledger, |id| exchange(&self.options, target, id));
             answer.map_err(|(step, source)| LoadError::Client {
                 step,

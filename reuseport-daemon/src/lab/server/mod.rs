@@ -9,6 +9,7 @@ mod connections;
 mod counts;
 mod listener;
 mod options;
+mod receiver;
 mod socket_option;
 mod worker;
 
@@ -56,7 +57,7 @@ pub enum ServerError {
     #[error("write to standard output")]
     Output(#[source] io::Error),
     /// Standard input said something unknown.
-    #[error("unknown command {0:?}; there are close, drain-close and exit")]
+    #[error("unknown command {0:?}; there are more, close, drain-close and exit")]
     Command(String),
     /// A worker panicked.
     #[error("a worker panicked")]
@@ -80,6 +81,11 @@ pub fn serve(options: &Options) -> Result<Counts, ServerError> {
         signal(SignalKind::terminate()).map_err(setup("catch SIGTERM"))?
     };
     let mut workers = start(options)?;
+    if let (Some(service), Some(control), [worker, ..]) =
+        (&options.receive, &options.control, &workers[..])
+    {
+        receiver::start(service, control, worker.inbox())?;
+    }
     say(READY)?;
     let mut commands = commands()?;
     loop {
@@ -90,6 +96,11 @@ pub fn serve(options: &Options) -> Result<Counts, ServerError> {
             }
         });
         let stop = match command.as_deref().map(str::trim) {
+            Some("more") => {
+                workers.append(&mut start(options)?);
+                say(DONE)?;
+                continue;
+            }
             Some("close") => Stop::Close,
             Some("drain-close") => Stop::DrainClose,
             Some("exit") | None => break,

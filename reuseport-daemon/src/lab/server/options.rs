@@ -1,6 +1,6 @@
 //! How a lab server is told what to be.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
@@ -38,6 +38,12 @@ pub struct Options {
     /// Set a socket option before listening, as LEVEL:OPTION:HEX, the numbers and bytes of setsockopt
     #[arg(long = "set", value_name = "OPTION")]
     pub set: Vec<SocketOption>,
+    /// Receive the connections of that service, which reuseportd hands over
+    #[arg(long, value_name = "SERVICE", requires = "control")]
+    pub receive: Option<String>,
+    /// Where that reuseportd answers
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
     /// What becomes of the listeners on `exit`, at the end of the input and on SIGTERM
     #[arg(long, value_enum, default_value_t = Stop::Close)]
     pub at_stop: Stop,
@@ -79,6 +85,8 @@ impl Options {
             fast_open: None,
             defer_accept: None,
             set: Vec::new(),
+            receive: None,
+            control: None,
             at_stop: Stop::Close,
         }
     }
@@ -112,6 +120,12 @@ impl Options {
         }
         for set in &self.set {
             option("set", set.to_string());
+        }
+        if let Some(service) = &self.receive {
+            option("receive", service.clone());
+        }
+        if let Some(control) = &self.control {
+            option("control", control.display().to_string());
         }
         option("at-stop", name_of(&self.at_stop));
         if self.without_reuse_port {
@@ -150,6 +164,8 @@ mod tests {
             fast_open: Some(16),
             defer_accept: Some(2),
             set: vec!["1:36:07000000".parse().expect("option")],
+            receive: Some("game".to_owned()),
+            control: Some("/run/reuseportd/control".into()),
             at_stop: Stop::DrainClose,
             ..plain.clone()
         };

@@ -97,6 +97,11 @@ impl Worker {
         })
     }
 
+    /// The way to it.
+    pub(super) fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
     /// Tells the worker to stop listening; the receiver hears when it has.
     pub(super) fn stop_listening(&mut self, stop: Stop) -> mpsc::Receiver<()> {
         match stop {

@@ -17,7 +17,11 @@ use rustix::{
 };
 use thiserror::Error;
 
-pub use self::{descriptors::session_inodes, holders::holders, tree::descendants};
+pub use self::{
+    descriptors::session_inodes,
+    holders::holders,
+    tree::{descendants, lineage},
+};
 use super::signal::Signal;
 use crate::domain::ProcessId;
 

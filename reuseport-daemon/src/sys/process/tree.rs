@@ -5,7 +5,11 @@ use std::{
     fs, io,
 };
 
-use super::{ProcessError, stat};
+use super::{
+    ProcessError,
+    stat::{self, Stat},
+};
+use crate::domain::ProcessId;
 
 /// The living descendants of `pid`, without itself, in no particular order. A worker that is
 /// started meanwhile may be missing; one whose parents have all exited is nobody's descendant.
@@ -30,6 +34,23 @@ pub fn descendants(pid: u32) -> Result<Vec<u32>, ProcessError> {
         })
         .map_err(fault)
     }
+}
+
+/// A process and those that it descends from, the nearest first; nothing where it has exited.
+#[must_use]
+pub fn lineage(process: ProcessId) -> Vec<ProcessId> {
+    let mut found: Vec<ProcessId> = Vec::new();
+    let mut pid = process.pid;
+    while let Ok(Stat { parent, start_time }) = stat::read(pid) {
+        let it = ProcessId { pid, start_time };
+        // A pid that is used again meanwhile can make a circle.
+        if found.contains(&it) || (found.is_empty() && it != process) {
+            break;
+        }
+        found.push(it);
+        pid = parent;
+    }
+    found
 }
 
 /// Everything that can be reached from `pid`. A pid that is used again meanwhile can make a circle.
@@ -138,6 +159,26 @@ mod tests {
             assert!(scanned.contains(&pid), "{pid} in {scanned:?}");
         }
         assert!(!quick.contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_lineage_goes_up_to_the_first_process() {
+        let id = |pid| {
+            let Stat { start_time, .. } = stat::read(pid).expect("stat");
+            ProcessId { pid, start_time }
+        };
+        let this = id(std::process::id());
+        let found = lineage(this);
+        assert_eq!(found[..2], [this, id(std::os::unix::process::parent_id())]);
+        assert_eq!(
+            stat::read(found[found.len() - 1].pid).expect("stat").parent,
+            0
+        );
+        let earlier = ProcessId {
+            start_time: this.start_time - 1,
+            ..this
+        };
+        assert!(lineage(earlier).is_empty());
     }
 
     #[test]

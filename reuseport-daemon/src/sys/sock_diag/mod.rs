@@ -148,8 +148,8 @@ impl SockDiag {
         Ok(listeners)
     }
 
-    /// The half-open connections of `port`. Those of Fast Open that a process has accepted already
-    /// are left out: nothing that happens to the listener touches them.
+    /// The half-open connections of `port`. Those of Fast Open are left out: with the data of their
+    /// SYN they have come into the accept queue already, or out of it.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl SockDiag {
             &StateFlags::SYN_RECV,
             Some(port),
             |row| {
-                if row.header.inode == 0 {
+                if !rows::is_socket(&row)? {
                     found.insert(rows::handshake(&row));
                 }
                 Ok(())
@@ -179,7 +179,7 @@ impl SockDiag {
         let mut half_open = false;
         self.channel().one(&rows::lookup(handshake), |row| {
             let state = StateFlags::from_bits_truncate(1 << (row.header.state & 31));
-            half_open = state == StateFlags::SYN_RECV && row.header.inode == 0;
+            half_open = state == StateFlags::SYN_RECV && !rows::is_socket(&row)?;
             Ok(())
         })?;
         Ok(half_open)

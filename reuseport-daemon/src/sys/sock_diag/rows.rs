@@ -8,7 +8,7 @@ use std::{
 
 use netlink_packet_core::{DecodeError, NlasIterator, parse_u8};
 use netlink_packet_sock_diag::{
-    constants::{AF_INET, AF_INET6, INET_DIAG_SKV6ONLY, IPPROTO_TCP},
+    constants::{AF_INET, AF_INET6, INET_DIAG_SHUTDOWN, INET_DIAG_SKV6ONLY, IPPROTO_TCP},
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
 use rustix::{io::Errno, net::netdevice::index_to_name};
@@ -106,6 +106,18 @@ impl Listener {
             backlog: self.backlog,
         })
     }
+}
+
+/// Whether a row in state `SYN_RECV` is of a socket, as the child of a Fast Open is, and not of a mere
+/// request for one: only sockets have the attribute (`inet_diag_msg_attrs_fill`,
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
+pub(super) fn is_socket(row: &Row<'_>) -> Result<bool, DecodeError> {
+    for attribute in NlasIterator::new(row.attributes) {
+        if attribute?.kind() == INET_DIAG_SHUTDOWN {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(super) fn handshake(row: &Row<'_>) -> Handshake {

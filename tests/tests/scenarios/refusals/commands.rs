@@ -189,6 +189,16 @@ fn migrations(cast: &Cast) -> Vec<Row<'static>> {
             "instance-gone",
         ),
         refused(
+            "handoff to an instance that receives nothing",
+            "migrate game --to v2 --drain handoff",
+            "no-receiver",
+        ),
+        refused(
+            "handoff to a process that receives nothing",
+            format!("migrate game --to-pid {} --drain handoff", cast.new.pid()),
+            "no-receiver",
+        ),
+        refused(
             "huge pid",
             format!("migrate game --to-pid {}", i32::MAX),
             "no-process",

@@ -3,6 +3,7 @@
 mod calls;
 mod limits;
 mod linger;
+mod receive;
 
 use std::{
     fs::File,
@@ -167,6 +168,7 @@ fn result() -> MigrationReply {
             accepted_while_draining: 0,
             moved_by_kernel: 0,
             handed_off: 0,
+            woken: 0,
             left_behind: 0,
             sessions_left: None,
             counters: NetCounters::default(),

@@ -1,5 +1,7 @@
-//! A service moves, and moves back.
+//! A service moves.
 
+mod joining;
+mod rollback;
 mod wanted;
 
 use std::sync::Arc;
@@ -7,10 +9,9 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use self::wanted::{Target, Wanted};
-use super::changed;
 use crate::{
     api::{
-        Answer, Replier, Scope,
+        Replier, Scope,
         wire::{Failure, Migrate, MigrationReply, MigrationResult, Reply},
     },
     chain::chain,
@@ -18,14 +19,15 @@ use crate::{
         counters::Counters,
         driver::Driver,
         failure::{self, failed},
+        handoff::Handoff,
         inspect::{Inspection, Look, Sockets},
         migration_run::{Run, tell_phase},
         session_wait::SessionWait,
         settings::{Compared, Comparison},
     },
     domain::{
-        self, Decision, Drain, Generation, InstanceState, Label, Options, Refusal, Service,
-        ServiceName, Start,
+        self, Decision, Drain, Generation, InstanceState, Label, Options, ProcessId, Refusal,
+        Service, ServiceName, Start,
     },
     steering::ProgramKind,
     sys::passed::Closer,
@@ -35,6 +37,8 @@ use crate::{
 struct Call {
     to: Destination,
     wanted: Wanted,
+    /// What closes duplicates, before the call is answered.
+    closer: Arc<Closer>,
     replier: Replier,
 }
 
@@ -49,6 +53,23 @@ enum Destination {
     },
 }
 
+/// An instance that has to have receivers.
+struct Receiving {
+    handoff: Arc<Handoff>,
+    process: ProcessId,
+    label: Label,
+}
+
+impl Receiving {
+    /// Looks whether it has. It looks into `/proc`.
+    fn check(self) -> Result<(), Refusal> {
+        match self.handoff.receivers_of(self.process) {
+            0 => Err(Refusal::NoReceiver(self.label)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Driver {
     pub(super) fn migrate(
         &mut self,
@@ -59,28 +80,37 @@ impl Driver {
     ) {
         let prepared = wanted::read(parameters).and_then(|(target, wanted)| {
             let managed = self.service(scope, &parameters.service)?;
-            if matches!(target, Target::Pid { .. }) {
-                // Refused before anything is looked at, since the look may lead to a registration.
-                managed.state.check_idle()?;
-            }
             Ok((managed.name().clone(), target, wanted))
         });
-        match prepared {
-            Err(failure) => replier.finish(Err(failure)),
-            Ok((name, Target::Label(label), wanted)) => {
+        let (name, target, wanted) = match prepared {
+            Err(failure) => return replier.finish(Err(failure)),
+            Ok(prepared) => prepared,
+        };
+        let wait = self.session_wait(&wanted);
+        if let Some(run) = self.unattended(&name, &target, &wanted) {
+            return run.attend(replier, wait);
+        }
+        // Refused before anything is looked at, since the look may lead to a registration.
+        let idle = self
+            .managed(&name)
+            .and_then(|it| Ok(it.state.check_idle()?));
+        match (idle, target) {
+            (Err(failure), _) => replier.finish(Err(failure)),
+            (Ok(()), Target::Label(label)) => {
                 let to = Destination::Instance(label);
                 let call = Call {
                     to,
                     wanted,
+                    closer,
                     replier,
                 };
                 self.compare(&name, call);
             }
-            Ok((name, Target::Pid { pid, label }, wanted)) => {
+            (Ok(()), Target::Pid { pid, label }) => {
                 let look = Look::Pid {
                     pid,
                     on_behalf_of: None,
-                    closer,
+                    closer: Arc::clone(&closer),
                 };
                 self.look(&name, look, move |driver, name, found| match found {
                     Err(failure) => replier.finish(Err(failure)),
@@ -89,6 +119,7 @@ impl Driver {
                         let call = Call {
                             to,
                             wanted,
+                            closer,
                             replier,
                         };
                         driver.compare(name, call);
@@ -101,14 +132,23 @@ impl Driver {
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
     /// It comes before the registration of a process: a refusal leaves no trace.
     fn compare(&mut self, name: &ServiceName, call: Call) {
-        let comparison = match self.comparison(name, &call) {
+        let prepared = self
+            .comparison(name, &call)
+            .and_then(|comparison| Ok((comparison, self.receiving(name, &call)?)));
+        let (comparison, receiving) = match prepared {
             Err(failure) => return call.replier.finish(Err(failure)),
-            Ok(comparison) => comparison,
+            Ok(prepared) => prepared,
         };
         let compared = comparison.clone();
+        let closer = Arc::clone(&call.closer);
         self.find(
             name,
-            move |_, netns| Ok(comparison.read(netns)?),
+            move |_, netns| {
+                if let Some(receiving) = receiving {
+                    receiving.check()?;
+                }
+                Ok(comparison.read(netns, &closer)?)
+            },
             move |driver, name, read| driver.compared(name, call, &compared, read),
         );
     }
@@ -143,6 +183,21 @@ impl Driver {
             return Err(failure::no_kernel_drain());
         }
         Ok(Comparison::before(&state, to))
+    }
+
+    /// Who has to receive connections, if anybody.
+    fn receiving(&self, name: &ServiceName, call: &Call) -> Result<Option<Receiving>, Failure> {
+        let (state, to) = self.foresee(name, &call.to)?;
+        let label = state.label(to);
+        let start = domain::migrate(&state, &label, call.wanted.options)?;
+        Ok(match (start, call.wanted.options.drain) {
+            (Start::Begin(_), Drain::Handoff) => Some(Receiving {
+                handoff: Arc::clone(&self.managed(name)?.handoff),
+                process: state.instances[&to].process,
+                label,
+            }),
+            (Start::Begin(_), Drain::Owner | Drain::Kernel) | (Start::Unchanged, _) => None,
+        })
     }
 
     /// A process can close its listeners and live on, as servers do that end gracefully. Switching
@@ -187,6 +242,7 @@ impl Driver {
         let Call {
             to,
             wanted,
+            closer: _,
             replier,
         } = call;
         if wanted.dry_run {
@@ -286,28 +342,6 @@ impl Driver {
             started: wanted.started,
             stopped: self.stopped.clone(),
         })
-    }
-
-    pub(super) fn roll_back(&mut self, name: &str) -> Answer {
-        let managed = self.service(Scope::All, name)?;
-        let name = managed.name().clone();
-        let decision = domain::roll_back(&managed.state)?;
-        let left = decision
-            .end
-            .as_ref()
-            .map(|(migration, _)| managed.state.label(migration.to));
-        self.apply(&name, decision)
-            .map_err(|error| failure::not_performed(&error, None))?;
-        Ok(changed(
-            true,
-            match left {
-                Some(left) => format!(
-                    "the migration of {name} is rolled back; let {left} run on until it has \
-                     answered what reached it"
-                ),
-                None => format!("the migration of {name} is rolled back"),
-            },
-        ))
     }
 }
 

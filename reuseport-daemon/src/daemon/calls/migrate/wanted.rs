@@ -72,6 +72,7 @@ fn options(parameters: &Migrate) -> Result<Options, Failure> {
         drain: match parameters.drain.as_deref() {
             None | Some("owner") => Drain::Owner,
             Some("kernel") => Drain::Kernel,
+            Some("handoff") => Drain::Handoff,
             Some(other) => return Err(Refusal::Word("drain", other.to_owned()).into()),
         },
         retire: match parameters.retire.as_deref() {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{
-    Bpffs, Descriptors, Duplicates, Facts, Refusal,
-    group::{GroupTrial, Moved, Steered},
-};
+use super::{Bpffs, Descriptors, Duplicates, Facts, Refusal};
 use crate::{
-    daemon::doctor::finding::Finding,
+    daemon::{
+        doctor::finding::Finding,
+        probe::{GroupTrial, Moved, Steered},
+    },
     steering::ProgramKind,
     sys::{capabilities::Capability, confinement::Confinement},
 };
@@ -44,7 +44,8 @@ fn judge_program(facts: &Facts) -> Finding {
         Ok(ProgramKind::Select) => Finding::note(
             "program",
             "the kernel takes select and not select_or_migrate (Linux 5.14+): a migration moves \
-             new connections, and an old listener must be drained by its owner before it closes",
+             new connections, an old listener must be drained by its owner before it closes, and no \
+             service can park",
         ),
         Err(refusal) => judge_refusal(refusal, facts),
     }
@@ -107,9 +108,10 @@ fn judge_moved(moved: &Result<Moved, String>) -> Finding {
         Ok(Moved::Silently) => Finding::warning(
             SUBJECT,
             "a connection in the queue of a listener that closed was moved, and its new owner was \
-             not woken: it waits there until the next connection comes (CVE-2026-46015)",
+             not woken: it waits there until the next connection comes (CVE-2026-46015). Where \
+             connections of a service were moved, reuseportd makes that next connection itself",
         )
-        .hint("update the kernel, or let the old server drain its queue before it closes"),
+        .hint("update the kernel: a server closes such a connection unused, and logs it perhaps"),
         Ok(Moved::Lost) => Finding::error(
             SUBJECT,
             "a connection in the queue of a listener that closed was lost",

@@ -1,7 +1,6 @@
 //! What this kernel and this process can do. Everything is tried, nothing is inferred from a
 //! version, and nothing that is tried stays.
 
-mod group;
 mod judge;
 
 use std::{
@@ -14,10 +13,10 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Socket, Type};
 
-use self::group::GroupTrial;
 pub(super) use self::judge::judge;
 use crate::{
     chain::chain,
+    daemon::probe::{GroupTrial, Probe},
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         bpffs,
@@ -88,8 +87,9 @@ struct Descriptors {
     limit: Option<u64>,
 }
 
-/// Tries everything. `bpffs` is where services are pinned.
-pub(super) fn examine(loader: &Loader, bpffs: &Path) -> Facts {
+/// Tries everything, but for what a daemon has tried at its start. `bpffs` is where services are
+/// pinned.
+pub(super) fn examine(loader: &Loader, bpffs: &Path, probe: &Probe) -> Facts {
     let trial = Trial::load(loader);
     Facts {
         program: trial.as_ref().map(Trial::kind).map_err(Refusal::from),
@@ -97,7 +97,7 @@ pub(super) fn examine(loader: &Loader, bpffs: &Path) -> Facts {
             .as_ref()
             .ok()
             .map(|it| it.pin_below(bpffs).map_err(|error| chain(&error))),
-        group: group::examine(trial.ok()),
+        group: probe.found(),
         counts_migrations: migrate_req::supported().map_err(|it| chain(&it)),
         migrate_req: migrate_req::read().ok().flatten(),
         grace: try_grace(),

@@ -31,6 +31,7 @@ pub(super) fn empty() -> Facts {
             kind: ProgramKind::SelectOrMigrate,
             runs: Runs::default(),
         }],
+        parking: vec![None],
         sockets: Ok(Sockets {
             somaxconn: Some(4_096),
             ..Sockets::default()

@@ -87,9 +87,15 @@ fn summary(
 ) -> Finding {
     let subject = facts.subject(group);
     if facts.state.instances.is_empty() {
-        return Finding::note(subject, "no instance is registered, so nothing is steered").hint(
-            format!("reuseportctl register {} --pid PID", facts.state.name()),
-        );
+        let message = if facts.parks(group) {
+            "no instance is registered, so connections wait"
+        } else {
+            "no instance is registered, so nothing is steered"
+        };
+        return Finding::note(subject, message).hint(format!(
+            "reuseportctl register {} --pid PID",
+            facts.state.name()
+        ));
     }
     let members = if members.is_empty() {
         "it has no registered listener".to_owned()
@@ -99,6 +105,11 @@ fn summary(
     if serves {
         let kind = program.kind.as_str();
         Finding::ok(subject, format!("{members}; the program is {kind}"))
+    } else if facts.parks(group) {
+        Finding::error(
+            subject,
+            format!("no instance serves here, so that connections wait: {members}"),
+        )
     } else {
         Finding::error(
             subject,

@@ -2,6 +2,7 @@
 
 mod instances;
 mod members;
+mod parking;
 mod settings;
 mod strangers;
 mod traffic;
@@ -16,6 +17,7 @@ use std::{
 
 use thiserror::Error;
 
+use self::parking::Parking;
 use super::{finding::Finding, machine};
 use crate::{
     chain::chain,
@@ -36,6 +38,10 @@ use crate::{
 pub(super) struct Half {
     state: Service,
     programs: Vec<Program>,
+    /// In the order of the groups; nothing where the service does not park.
+    parking: Vec<Option<Parking>>,
+    /// The daemon's own listeners in the groups.
+    own: BTreeSet<SocketCookie>,
     pub(super) netns: Arc<Netns>,
 }
 
@@ -45,6 +51,8 @@ pub(super) struct Facts {
     state: Service,
     /// In the order of the groups.
     programs: Vec<Program>,
+    /// Likewise; nothing where the service does not park.
+    parking: Vec<Option<Parking>>,
     sockets: Result<Sockets, String>,
     /// Whether the daemon can get at the processes of instances that are not gone.
     access: BTreeMap<Generation, Access>,
@@ -99,6 +107,15 @@ impl Half {
         Ok(Self {
             state: managed.state.clone(),
             programs: programs.collect::<Result<_, SteeringError>>()?,
+            parking: (0..managed.state.groups.len())
+                .map(|group| {
+                    Some(Parking {
+                        status: managed.lot.status(&managed.state, group)?,
+                        trouble: managed.lot.trouble(group).map(ToOwned::to_owned),
+                    })
+                })
+                .collect(),
+            own: managed.lot.cookies().collect(),
             netns: Arc::clone(&managed.netns),
         })
     }
@@ -115,9 +132,11 @@ pub(super) fn examine(half: Half, on_behalf_of: Option<Uid>) -> Facts {
     let Half {
         state,
         programs,
+        parking,
+        own,
         netns,
     } = half;
-    let sockets = match netns.enter(|| read_sockets(&state, on_behalf_of)) {
+    let sockets = match netns.enter(|| read_sockets(&state, &own, on_behalf_of)) {
         Ok(Ok(sockets)) => Ok(sockets),
         Ok(Err(error)) => Err(chain(&error)),
         Err(error) => Err(chain(&error)),
@@ -131,6 +150,7 @@ pub(super) fn examine(half: Half, on_behalf_of: Option<Uid>) -> Facts {
         mismatches: settings::examine(&state, &netns),
         state,
         programs,
+        parking,
         sockets,
         access,
     }
@@ -151,12 +171,17 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         }
     }
     for (group, program) in facts.state.groups.iter().zip(&facts.programs) {
+        findings.extend(parking::judge(facts, group));
         findings.extend(traffic::judge_outcomes(facts, group, &program.runs));
     }
     findings
 }
 
-fn read_sockets(state: &Service, on_behalf_of: Option<Uid>) -> Result<Sockets, ReadError> {
+fn read_sockets(
+    state: &Service,
+    own: &BTreeSet<SocketCookie>,
+    on_behalf_of: Option<Uid>,
+) -> Result<Sockets, ReadError> {
     let diag = SockDiag::open()?;
     let addresses = state.definition.addresses.iter();
     let ports: BTreeSet<u16> = addresses.map(|it| it.socket.port()).collect();
@@ -164,6 +189,7 @@ fn read_sockets(state: &Service, on_behalf_of: Option<Uid>) -> Result<Sockets, R
     for port in ports {
         rows.extend(diag.listeners(Some(port))?);
     }
+    rows.retain(|row| !own.contains(&row.cookie));
     let wanted: BTreeSet<u32> = strangers::all(state, &rows)
         .filter(|row| on_behalf_of.is_none_or(|uid| uid.0 == row.uid))
         .map(|row| row.inode)
@@ -199,6 +225,20 @@ impl Facts {
 
     fn subject(&self, group: &Group) -> String {
         format!("{} at {}", self.state.name(), group.address)
+    }
+
+    /// A group's parking listener, if the service parks.
+    fn parking_of(&self, group: &Group) -> Option<&Parking> {
+        let groups = self.state.groups.iter().zip(&self.parking);
+        let ours = groups
+            .into_iter()
+            .find(|(it, _)| it.address == group.address);
+        ours.and_then(|(_, parking)| parking.as_ref())
+    }
+
+    /// Whether connections to the group wait where nobody serves.
+    fn parks(&self, group: &Group) -> bool {
+        self.parking_of(group).is_some_and(|it| it.status.open)
     }
 
     fn has_ended(&self, generation: Generation) -> bool {

@@ -1,6 +1,9 @@
 //! Whether whoever stands by is set as whoever serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Facts;
 use crate::{
@@ -13,7 +16,9 @@ use crate::{
 /// looked at has a finding of its own.
 pub(super) fn examine(service: &Service, netns: &Netns) -> BTreeMap<Generation, Refusal> {
     let refusal = |to| {
-        let read = Comparison::before(service, to).read(netns).ok()?;
+        let read = Comparison::before(service, to)
+            .read(netns, &Arc::default())
+            .ok()?;
         compare(&read.groups, &BTreeSet::new()).err()
     };
     let standby = service.in_state(InstanceState::Standby);

@@ -117,7 +117,8 @@ fn finding(
             format!("{number} at this address, which nobody registered yet: {identity}"),
         ),
         Relation::Within => {
-            let gets = if members::has_serving(facts, sockets, group) {
+            let out_of_reach = members::has_serving(facts, sockets, group) || facts.parks(group);
+            let gets = if out_of_reach {
                 "gets no connections"
             } else {
                 "can get connections only as long as no instance serves"

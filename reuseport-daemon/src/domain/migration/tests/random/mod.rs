@@ -61,6 +61,14 @@ enum Op {
     /// Connections of the instances that are being drained come along.
     Flow(Flow),
     End(u32),
+    /// A process closes its listeners in a group, or all but one of them, and is found out.
+    Close {
+        who: u32,
+        group: usize,
+        all: bool,
+    },
+    /// Connections have waited for as long as they may.
+    ParkTimeout(usize),
     Tick(u64),
 }
 
@@ -129,6 +137,9 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => observations().prop_map(Op::Stale),
         6 => flows().prop_map(Op::Flow),
         2 => who().prop_map(Op::End),
+        2 => (who(), 0..3usize, prop::bool::ANY)
+            .prop_map(|(who, group, all)| Op::Close { who, group, all }),
+        1 => (0..3usize).prop_map(Op::ParkTimeout),
         1 => (0..100u64).prop_map(Op::Tick),
     ]
 }

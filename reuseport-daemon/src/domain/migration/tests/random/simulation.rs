@@ -8,9 +8,9 @@ use super::{
 };
 use crate::domain::{
     Decision, Drain, Generation, InstanceState, Label, Observation, Options, Phase, ProcessId,
-    Refusal, SocketCookie, Start, Wait, advance, migrate,
+    Refusal, SocketCookie, Start, Wait, advance, listeners_closed, migrate,
     migration::tests::{PAUSE, phase_of, reading},
-    process_ended, release, resume, roll_back,
+    park_timed_out, process_ended, release, resume, roll_back,
     testing::World,
 };
 
@@ -111,11 +111,39 @@ impl Simulation {
                 let generation = self.world.service.find_process(process)?;
                 Some(process_ended(&self.world.service, generation))
             }
+            Op::Close { who, group, all } => self.close(*who, *group, *all),
+            Op::ParkTimeout(group) => {
+                let group = group % self.world.service.groups.len();
+                Some(park_timed_out(&self.world.service, group))
+            }
             Op::Tick(by) => {
                 self.world.now += by;
                 None
             }
         }
+    }
+
+    fn close(&mut self, who: u32, group: usize, all: bool) -> Option<Decision> {
+        let process = *self.running.get(&who)?;
+        let group = group % self.world.service.groups.len();
+        let open = self.world.processes.get_mut(&process)?;
+        let here: Vec<_> = open
+            .iter()
+            .filter(|it| it.group == group)
+            .copied()
+            .collect();
+        let closed: Vec<_> = here
+            .iter()
+            .skip(usize::from(!all))
+            .map(|it| it.cookie)
+            .collect();
+        open.retain(|it| !closed.contains(&it.cookie));
+        self.world.kernel.close(&closed);
+        self.unknown.extend(closed);
+        Some(listeners_closed(
+            &self.world.service,
+            &self.world.kernel.open,
+        ))
     }
 
     fn start(&mut self, who: u32, listeners: usize) -> ProcessId {

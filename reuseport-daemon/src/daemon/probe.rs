@@ -6,6 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,8 +24,8 @@ use thiserror::Error;
 
 use crate::{
     chain::chain,
-    domain::{Slot, SocketCookie},
-    steering::{ProgramKind, SteeringError, Trial},
+    domain::{Slot, SocketCookie, Waker},
+    steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         interface::{Interface, InterfaceError},
         netns::{Netns, NetnsError},
@@ -61,6 +62,13 @@ pub(super) struct GroupTrial {
     pub(super) moved: Option<Result<Moved, String>>,
 }
 
+impl GroupTrial {
+    fn is_conclusive(&self) -> bool {
+        let steered = matches!(self.steered, Some(Ok(_)));
+        steered && !matches!(self.moved, Some(Err(_)))
+    }
+}
+
 /// What became of a connection that the program sent somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Steered {
@@ -81,6 +89,45 @@ pub(super) enum Moved {
     Silently,
     /// It is gone.
     Lost,
+}
+
+/// The trial of a daemon's start. What it finds is the kernel's way and does not change, so that it
+/// is not made again, unless something else was in its way.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    loader: Loader,
+    found: Arc<Mutex<Option<GroupTrial>>>,
+}
+
+impl Probe {
+    /// One that has not been made.
+    pub(super) fn new(loader: Loader) -> Self {
+        Self {
+            loader,
+            found: Arc::default(),
+        }
+    }
+
+    /// What was found. Whoever asks first makes the trial, which takes milliseconds.
+    pub(super) fn found(&self) -> GroupTrial {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*found {
+            return found.clone();
+        }
+        let made = examine(Trial::load(&self.loader).ok());
+        if made.is_conclusive() {
+            *found = Some(made.clone());
+        }
+        made
+    }
+
+    /// Who wakes acceptors to whom connections were moved.
+    pub(super) fn waker(&self) -> Waker {
+        match self.found().moved {
+            Some(Ok(Moved::Silently)) => Waker::Daemon,
+            Some(Ok(Moved::Noticed | Moved::Lost) | Err(_)) | None => Waker::Kernel,
+        }
+    }
 }
 
 #[derive(Debug, Error)]
@@ -106,7 +153,7 @@ enum NamespaceError {
 }
 
 /// Tries it, with a program if there is one. All that is made is gone when this returns.
-pub(super) fn examine(mut trial: Option<Trial>) -> GroupTrial {
+fn examine(mut trial: Option<Trial>) -> GroupTrial {
     let mut examine = || in_place(trial.as_mut());
     let examined = namespace().and_then(|netns| Ok(netns.enter(&mut examine)?));
     examined.unwrap_or_else(|error| GroupTrial {

@@ -1,0 +1,107 @@
+//! Closing a parking listener whose place another one has taken.
+
+use std::{
+    os::fd::AsFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    task::{self, AbortHandle},
+};
+use tracing::{info, warn};
+
+use super::{super::driver::Event, listener::ParkingListener};
+use crate::{
+    chain::chain,
+    domain::{Address, ServiceName},
+    sys::{
+        grace::GracePeriod,
+        netns::{Netns, NetnsError},
+        parking,
+        sock_diag::{SockDiag, SockDiagError},
+    },
+};
+
+/// How long handshakes are waited for: those of clients that answer take a round trip. What is left
+/// the kernel moves as well, only that an acknowledgement that it is working on at that very moment
+/// finds no listener.
+const LIMIT: Duration = Duration::from_millis(250);
+
+/// The pause between two readings.
+const PAUSE: Duration = Duration::from_millis(2);
+
+#[derive(Debug, Error)]
+enum WaitError {
+    #[error("cannot wait for a grace period")]
+    Grace(#[from] std::io::Error),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+}
+
+/// Closes `listener` when no packet is on its way to it, so that the kernel moves all that it has.
+///
+/// The order is that of a migration: a grace period after its slot was given away, every handshake
+/// that was half-open then, one more grace period. The handle tells when it has been closed.
+pub(super) fn start(
+    listener: ParkingListener,
+    service: &ServiceName,
+    netns: Arc<Netns>,
+    grace: GracePeriod,
+    events: mpsc::UnboundedSender<Event>,
+) -> AbortHandle {
+    let (listener, service) = (listener.unwatched(), service.clone());
+    let task = tokio::spawn(async move {
+        let closed = task::spawn_blocking(move || {
+            let waited = wait(&listener.address, &netns, grace);
+            let queue = parking::queue(listener.as_fd());
+            drop(listener);
+            (waited, queue)
+        });
+        // An error is a panic, with which the listener was dropped.
+        let Ok((waited, queue)) = closed.await else {
+            return;
+        };
+        if let Err(error) = waited {
+            warn!(%service, error = chain(&error), "a parking listener is closed without a wait");
+        }
+        match queue {
+            Ok(queue) if queue.queued > 0 => {
+                info!(%service, "{} connections that have waited are served", queue.queued);
+                // An error means that the daemon is stopping.
+                let _ = events.send(Event::Unparked(service));
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%service, %error, "cannot tell how many connections have waited"),
+        }
+    });
+    task.abort_handle()
+}
+
+fn wait(address: &Address, netns: &Netns, grace: GracePeriod) -> Result<(), WaitError> {
+    grace.wait()?;
+    let end = Instant::now() + LIMIT;
+    let diag = netns.enter(SockDiag::open)??;
+    let mut open = diag.handshakes(address.socket.port())?;
+    open.retain(|it| address.takes(it.local));
+    loop {
+        let mut still = Vec::new();
+        for handshake in open {
+            if diag.is_half_open(&handshake)? {
+                still.push(handshake);
+            }
+        }
+        if still.is_empty() || Instant::now() >= end {
+            break;
+        }
+        open = still.into_iter().collect();
+        thread::sleep(PAUSE);
+    }
+    grace.wait()?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! SIGKILL of the daemon, of a server, or of both, before and after every effect of every operation.
+//! Whoever is left goes on, a new daemon takes up what the old one left, and afterwards nothing may be
+//! missing: no connection, no pin, no slot, and whoever serves is alive and is who answers.
+
+mod check;
+mod operation;
+mod random;
+mod scene;
+
+use std::{
+    env,
+    io::{self, Write},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use reuseport_tests::kill_points::{Moment, Point};
+
+use self::{
+    check::Expected,
+    scene::{Scene, Victim},
+};
+pub(crate) use self::{operation::Operation, random::at_random};
+
+/// `all` has every victim killed at every point; otherwise they take turns, so that each point is
+/// come to with one of them.
+const WHICH: &str = "REUSEPORTD_KILL_POINTS";
+
+/// Worlds at a time. Each waits for something most of its time: grace periods, exits, pauses.
+const AT_A_TIME: usize = 12;
+
+/// Kills at the points of one operation.
+pub(crate) fn at_every_effect(operation: Operation) -> Result<()> {
+    let started = Instant::now();
+    let (expected, effects) = reference(operation).context("nobody is killed")?;
+    let cases = cases(operation, effects.len());
+    let failures = Mutex::new(Vec::new());
+    let (next, reached) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME.min(cases.len()) {
+            scope.spawn(|| {
+                while let Some((point, victim)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match play(operation, *point, *victim, &expected) {
+                        Ok(struck) => {
+                            reached.fetch_add(usize::from(struck), Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            let effect = &effects[point.effect];
+                            let at = format!("{:?} {} ({effect})", point.moment, point.effect);
+                            let failure = error.context(format!("{victim:?} killed {at}"));
+                            if let Ok(mut failures) = failures.lock() {
+                                failures.push(failure);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().map_err(|_| anyhow!("a panic"))?;
+    let _ = writeln!(
+        io::stderr(),
+        "{}: {} effects, {} kills, {} of them in time, {} failures, {:.1} s",
+        operation.name(),
+        effects.len(),
+        cases.len(),
+        reached.load(Ordering::Relaxed),
+        failures.len(),
+        started.elapsed().as_secs_f32(),
+    );
+    if env::var_os("REUSEPORTD_KILL_POINTS_LIST").is_some() {
+        let _ = writeln!(io::stderr(), "  {}", effects.join(", "));
+    }
+    let all: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();
+    ensure!(failures.is_empty(), "{}", all.join("\n"));
+    // The effects of an operation come in one order; only those of what it leads to may not.
+    let reached = reached.load(Ordering::Relaxed);
+    ensure!(
+        reached * 10 >= cases.len() * 9,
+        "{reached} of {} points reached",
+        cases.len()
+    );
+    Ok(())
+}
+
+/// Lets the operation go through, to learn its effects and what comes of it.
+fn reference(operation: Operation) -> Result<(Expected, Vec<String>)> {
+    let mut scene = Scene::set(operation)?;
+    let before = scene.signature()?;
+    let (seen, answer) = scene.perform(None)?;
+    answer.context("the operation")?;
+    ensure!(!seen.effects.is_empty(), "an operation without effects");
+    scene.settle()?;
+    let expected = Expected::of(operation, before, &scene)?;
+    scene.check(&expected, None)?;
+    Ok((expected, seen.effects))
+}
+
+/// Kills at one point; tells whether it was come to.
+fn play(operation: Operation, point: Point, victim: Victim, expected: &Expected) -> Result<bool> {
+    let mut scene = Scene::set(operation).context("prepare")?;
+    let (seen, answer) = scene.perform(Some((point, victim))).context("perform")?;
+    if !seen.struck {
+        answer.context("nobody was killed, and yet")?;
+    }
+    scene.settle().context("settle")?;
+    scene.check(expected, seen.struck.then_some(victim))?;
+    Ok(seen.struck)
+}
+
+fn cases(operation: Operation, effects: usize) -> Vec<(Point, Victim)> {
+    let victims = operation.victims();
+    let all = env::var(WHICH).is_ok_and(|it| it == "all");
+    let points = (0..effects).flat_map(|effect| {
+        let moments = [Moment::Before, Moment::After];
+        moments.map(|moment| Point { effect, moment })
+    });
+    let mut cases = Vec::new();
+    for (index, point) in points.enumerate() {
+        // Coprime to the two moments, so that each victim has both.
+        let turn = index * 3 % victims.len();
+        let chosen = victims
+            .iter()
+            .enumerate()
+            .filter(|(it, _)| all || *it == turn);
+        cases.extend(chosen.map(|(_, victim)| (point, *victim)));
+    }
+    cases
+}

@@ -1,0 +1,125 @@
+//! nginx that is ended and started again, without another one beside it, on a link with a round trip
+//! of 20 ms.
+
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+use reuseport_daemon::lab::{
+    load::{Load, LoadOptions, Protocol},
+    world::World,
+};
+use reuseport_tests::{
+    held::PATIENCE,
+    nginx::{Nginx, Options},
+    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
+};
+use rustix::process::Signal;
+
+use super::{check_losses, park};
+
+const CLIENTS: u32 = 256;
+const WORKERS: usize = 2;
+const RESTARTS: u32 = 20;
+
+/// QUIT lets it answer what it has accepted: nothing is lost, and nobody sees more than a wait.
+pub(crate) fn quit_20() -> Result<()> {
+    let Some(stage) = park(far_away()?, &[any_v4()])? else {
+        return Ok(());
+    };
+    let mut serving = instance(&stage, 0)?;
+    let load = churn(&stage.world)?;
+    for number in 1..=RESTARTS {
+        serving.signal(Signal::QUIT)?;
+        serving.exited()?;
+        serving = instance(&stage, number)?;
+        go_on(&load)?;
+    }
+    let ledger = load.stop()?.connections;
+    tell("QUIT and start", ledger.begun(), ledger.lost());
+    Ok(ledger.check_complete()?)
+}
+
+/// The same without the daemon. It loses connections, so the other is able to fail.
+pub(crate) fn quit_without() -> Result<()> {
+    let world = far_away()?;
+    let mut serving = start(&world, 0)?;
+    let load = churn(&world)?;
+    for number in 1..=RESTARTS {
+        serving.signal(Signal::QUIT)?;
+        serving.exited()?;
+        serving = start(&world, number)?;
+        go_on(&load)?;
+    }
+    let ledger = load.stop()?.connections;
+    tell("without: QUIT and start", ledger.begun(), ledger.lost());
+    ensure!(ledger.lost() > 0, "nothing was lost");
+    Ok(())
+}
+
+/// Killed, master and workers, it takes along what it had accepted, at most one connection of each
+/// client, and nothing else.
+pub(crate) fn killed_20() -> Result<()> {
+    let Some(stage) = park(far_away()?, &[any_v4()])? else {
+        return Ok(());
+    };
+    let mut serving = Some(instance(&stage, 0)?);
+    let load = churn(&stage.world)?;
+    let mut kills = Vec::new();
+    for number in 1..=RESTARTS {
+        // Which kills the master and then its workers, one after the other.
+        drop(serving.take());
+        kills.push(Instant::now());
+        serving = Some(instance(&stage, number)?);
+        go_on(&load)?;
+    }
+    let ledger = load.stop()?.connections;
+    tell("kill -9 and start", ledger.begun(), ledger.lost());
+    ensure!(ledger.lost() <= u64::from(CLIENTS * RESTARTS));
+    check_losses(&ledger, &kills)
+}
+
+fn instance(stage: &Stage, number: u32) -> Result<Nginx> {
+    let nginx = start(&stage.world, number)?;
+    let label = format!("v{number}");
+    let registered = stage.daemon().register(SERVICE, nginx.pid(), &label)?;
+    ensure!(registered.listeners as usize == WORKERS, "{registered:?}");
+    ensure!(registered.state == "serving", "{registered:?}");
+    Ok(nginx)
+}
+
+fn start(world: &World, number: u32) -> Result<Nginx> {
+    let options = Options {
+        label: tag(&format!("v{number}")),
+        listen: vec![any_v4().parse()?],
+        workers: WORKERS,
+    };
+    Nginx::start(world.server(), &options)
+}
+
+fn churn(world: &World) -> Result<Load> {
+    let options = LoadOptions {
+        protocol: Protocol::Http,
+        step_timeout: PATIENCE,
+        ..LoadOptions::churn(vec![world.v4(PORT)], CLIENTS)
+    };
+    let load = Load::start(world.client(), options)?;
+    go_on(&load)?;
+    Ok(load)
+}
+
+/// Every client ends what it had begun, and begins anew.
+fn go_on(load: &Load) -> Result<()> {
+    let enough = u64::from(CLIENTS) * 2;
+    ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
+    Ok(())
+}
+
+fn tell(what: &str, begun: u64, lost: u64) {
+    let _ = writeln!(
+        io::stderr(),
+        "{what}, {RESTARTS} times: {begun} connections, {lost} lost"
+    );
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask integration-test`: the scenarios, here or on other kernels.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+use crate::{paths, run, setup, vm};
+
+/// Where the scenarios find the programs that they run.
+const BIN_DIR: &str = "REUSEPORTD_BIN_DIR";
+
+/// The eBPF object that the daemon loads instead of its own.
+const OBJECT: &str = "REUSEPORTD_OBJECT";
+
+/// Says that all of the table of handshakes is played, with the value `all`.
+const CELLS: &str = "REUSEPORTD_CELLS";
+
+/// Where they run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Place {
+    /// On the running kernel; needs root
+    Local {
+        /// Passed to the scenarios: a filter, --list, --exact and the like
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// On other kernels, in virtual machines
+    Vm(vm::Request),
+}
+
+/// Which part of the table of handshakes is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cells {
+    /// Those that cover it.
+    Covering,
+    /// Every one.
+    All,
+}
+
+/// Runs them there.
+pub(crate) fn run(place: &Place) -> Result<()> {
+    match place {
+        Place::Local { arguments } => local(arguments, Cells::Covering, None),
+        Place::Vm(request) => vm::run(request),
+    }
+}
+
+/// Runs them, the tests of their lab and the table of handshakes on the running kernel; where `object`
+/// is given, with that eBPF object.
+pub(crate) fn local(arguments: &[String], cells: Cells, object: Option<&Path>) -> Result<()> {
+    prepare()?;
+    let root = paths::root();
+    // What users run, and what the budgets are for.
+    run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;
+    // The table comes last: what it needs is what the scenarios show.
+    for tests in [&["lab", "scenarios"][..], &["handshakes"]] {
+        let mut privileged = run::cargo(root);
+        privileged
+            .args(["test", "--locked", "-p", "reuseport-tests"])
+            .args(["--features", "privileged"]);
+        for test in tests {
+            privileged.args(["--test", test]);
+        }
+        privileged
+            .arg("--")
+            .args(arguments)
+            .env(BIN_DIR, paths::target().join("release"));
+        match cells {
+            Cells::Covering => {}
+            Cells::All => _ = privileged.env(CELLS, "all"),
+        }
+        if let Some(object) = object {
+            privileged.env(OBJECT, object);
+        }
+        run::run(&mut privileged)?;
+    }
+    Ok(())
+}
+
+/// Sees to what they need here, before anything is built.
+pub(crate) fn prepare() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the scenarios load eBPF programs and make network namespaces, so they need root: \
+             `sudo -E env PATH=\"$PATH\" cargo xtask test`; `cargo test` runs what does not"
+        );
+    }
+    setup::for_tests()
+}

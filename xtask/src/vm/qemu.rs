@@ -1,0 +1,104 @@
+//! One boot of a kernel, from the first line on its console to the last.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use super::verdict::Verdict;
+use crate::run;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// The console is the first serial port. A kernel that panics reboots at once, which ends qemu.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=4 panic=-1";
+
+/// Who executes the machine's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// qemu itself, which works everywhere and is 10 to 50 times slower
+    Tcg,
+    /// The processor, where /dev/kvm works
+    Kvm,
+}
+
+impl Accel {
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+        }
+    }
+}
+
+/// Boots, shows what the console says, and returns the verdict. qemu is gone when this returns.
+pub(super) fn boot(
+    image: &Path,
+    initramfs: &Path,
+    accel: Accel,
+    deadline: Duration,
+) -> Result<Verdict> {
+    let mut command = Command::new(QEMU);
+    command
+        .args(accel.arguments())
+        .args(["-m", "2048", "-smp", "2", "-nodefaults", "-no-user-config"])
+        .args(["-display", "none", "-serial", "stdio", "-no-reboot"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", COMMAND_LINE])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let line = run::line(&command);
+    run::say(&line);
+    let child = command.spawn();
+    let machine = Machine(child.with_context(|| format!("could not start `{line}`"))?);
+    watch(machine, Instant::now() + deadline)
+        .with_context(|| format!("within {} s", deadline.as_secs()))
+}
+
+/// Killed by its pid when dropped.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only where it has ended and been waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn watch(mut machine: Machine, end: Instant) -> Result<Verdict> {
+    let console = machine.0.stdout.take().context("qemu has an output")?;
+    let (lines, console_lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut verdict = None;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match console_lines.recv_timeout(left) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end_matches('\r');
+                run::show(line);
+                verdict = Verdict::find(line).or(verdict);
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("the machine has not come to an end"),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    verdict.context("the machine has ended without a verdict")
+}
