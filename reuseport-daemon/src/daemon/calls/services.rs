@@ -1,11 +1,6 @@
 //! Services come and go.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use tracing::info;
 
@@ -16,16 +11,14 @@ use crate::{
         wire::{AddService, Failure},
     },
     daemon::{
+        attachment,
         driver::Driver,
         failure::{bad_parameter, failed},
-        inspect::{self, InspectError},
         managed::Managed,
     },
-    domain::{Address, Definition, Refusal, SocketCookie, Uid},
-    steering::GroupMaps,
+    domain::{Address, Definition, Refusal, Uid},
     sys::{
         netns::{Netns, NetnsError},
-        process::{Process, ProcessError},
         users,
     },
 };
@@ -123,7 +116,7 @@ impl Driver {
             return Ok(changed(false, format!("there is no service {name}")));
         };
         managed.state.check_idle()?;
-        detach(managed)?;
+        attachment::remove(managed)?;
         self.pins.remove(&name)?;
         self.services.remove(&name);
         info!(service = %name, "service removed");
@@ -148,29 +141,4 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         parameters.slots,
     )
     .map_err(Failure::from)
-}
-
-/// Takes the program off every group that still has a listener of a registered instance. A group
-/// without one is gone, or has only sockets that the kernel's hash then chooses among anyway.
-fn detach(managed: &Managed) -> Result<(), Failure> {
-    let state = &managed.state;
-    let mut left: BTreeSet<usize> = (0..state.groups.len()).collect();
-    for (generation, instance) in &state.instances {
-        if left.is_empty() {
-            break;
-        }
-        let process = match Process::reopen(instance.process) {
-            Ok(process) => process,
-            Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-            Err(error) => return Err(InspectError::from(error).into()),
-        };
-        let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
-        let cookies = group_of.keys().copied().collect();
-        for (cookie, socket) in inspect::duplicates(&process, &managed.netns, &cookies)? {
-            if left.remove(&group_of[&cookie]) {
-                GroupMaps::detach(socket.as_fd())?;
-            }
-        }
-    }
-    Ok(())
 }
