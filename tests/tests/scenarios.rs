@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod fuzz;
     pub(super) mod killed;
     pub(super) mod lifecycle;
     pub(super) mod listeners;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    budget, churn, killed,
+    budget, churn, fuzz, killed,
     lifecycle::{daemon, drains, registering, retire, shapes},
     listeners, migrate_req, nginx, refusals, services, sessions, settings,
 };
@@ -56,6 +57,7 @@ fn trials() -> Vec<Trial> {
             "migrate_req::two_services_at_once",
             migrate_req::two_services_at_once,
         ),
+        trial("fuzz::control_socket", fuzz::control_socket),
         trial("killed::at_random", killed::at_random),
         trial("nginx::blue_green_20", nginx::blue_green_20),
         trial("nginx::blue_green_without", nginx::blue_green_without),
