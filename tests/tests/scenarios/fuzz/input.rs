@@ -75,7 +75,9 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         40 => call(),
         15 => calls(),
         40 => (calls(), vec(damage(), 1..4)).prop_map(|(mut bytes, all)| {
-            all.iter().for_each(|it| it.apply(&mut bytes));
+            for damage in all {
+                damage.apply(&mut bytes);
+            }
             bytes
         }),
         5 => vec(any::<u8>(), 0..300),
