@@ -5,6 +5,7 @@
 //! began when the process was dead.
 
 pub(crate) mod commands;
+mod kill;
 pub(crate) mod nginx;
 pub(crate) mod shapes;
 
@@ -21,7 +22,7 @@ use reuseport_daemon::{
         wire::{AddService, Changed, Failure, OutcomeCounts, ParkingStatus},
     },
     lab::{
-        ledger::{Ledger, LossKind},
+        ledger::Ledger,
         load::{Load, LoadOptions},
         server::Stop,
         world::World,
@@ -34,6 +35,8 @@ use reuseport_tests::{
     wait::until,
 };
 use rustix::process::Signal;
+
+use self::kill::{Kill, check_losses};
 
 /// From the end of one server to the start of the next.
 const GAP: Duration = Duration::from_millis(500);
@@ -62,9 +65,10 @@ fn killed(world: World) -> Result<()> {
     let (mut kills, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 1..=ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
-        kills.push(Instant::now());
+        let begun = Instant::now();
         // Which kills it.
         drop(serving.take());
+        kills.push(Kill::since(begun));
         let gap = gap(&stage, CLIENTS)?;
         serving = Some(stage.instance(&v4(&format!("v{number}")))?);
         longest = longest.max(gap.elapsed());
@@ -94,7 +98,8 @@ pub(crate) fn killed_with_a_full_queue() -> Result<()> {
         let stands = Stopped::stop(&serving)?;
         let sessions = sessions_of_all(&stage, CLIENTS)?;
         accepted += sessions;
-        kills.push(Instant::now());
+        // It stands, and so accepts nothing until it is dead.
+        kills.push(Kill::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         let next = format!("v{number}");
@@ -180,7 +185,8 @@ pub(crate) fn heir() -> Result<()> {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
         let stands = Stopped::stop(&serving)?;
         accepted += sessions_of_all(&stage, CLIENTS)?;
-        kills.push(Instant::now());
+        // It stands, and so accepts nothing until it is dead.
+        kills.push(Kill::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         until_state(&stage, SERVICE, &next, "serving")?;
@@ -253,21 +259,6 @@ fn check_sums(stage: &Stage, ledger: &Ledger) -> Result<()> {
     let runs = new.selected + new.probed + new.parked;
     ensure!(runs == ledger.begun(), "{new:?} for {}", ledger.begun());
     ensure!(new.kernel == 0, "{new:?}");
-    Ok(())
-}
-
-/// Whatever was lost was under way when a process was killed, and was lost there and then.
-fn check_losses(ledger: &Ledger, kills: &[Instant]) -> Result<()> {
-    for kind in [LossKind::Refused, LossKind::TimedOut, LossKind::Wrong] {
-        ensure!(ledger.lost_by(kind) == 0, "{} {kind}", ledger.lost_by(kind));
-    }
-    for loss in ledger.losses() {
-        let killed = kills.iter().rfind(|it| **it <= loss.when);
-        let killed = killed.with_context(|| format!("{loss:?} before any kill"))?;
-        ensure!(loss.started <= *killed, "{loss:?} began after the kill");
-        let later = loss.when - *killed;
-        ensure!(later < GAP, "{loss:?} came {later:?} after the kill");
-    }
     Ok(())
 }
 

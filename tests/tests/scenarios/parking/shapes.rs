@@ -23,7 +23,11 @@ use reuseport_tests::{
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, listening},
 };
 
-use super::{check_losses, check_sums, churn, gap, park_as};
+use super::{
+    check_sums, churn, gap,
+    kill::{Kill, check_losses},
+    park_as,
+};
 
 const CLIENTS: u32 = 16;
 /// Each of a clean end and a kill.
@@ -96,14 +100,17 @@ fn comes_back(
     let mut kills = Vec::new();
     for number in 1..=2 * ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
-        if number % 2 == 0 {
-            kills.push(Instant::now());
-        } else if let Some(mut ending) = serving.take() {
-            ending.stop_listening(Stop::Close)?;
-            ending.exit()?;
+        if let Some(mut ending) = serving.take() {
+            if number % 2 == 0 {
+                let begun = Instant::now();
+                // Which kills it.
+                drop(ending);
+                kills.push(Kill::since(begun));
+            } else {
+                ending.stop_listening(Stop::Close)?;
+                ending.exit()?;
+            }
         }
-        // Which kills what has not ended by itself.
-        drop(serving.take());
         gap(&stage, CLIENTS)?;
         serving = Some(start(number)?);
     }
