@@ -5,7 +5,7 @@
 //! began when the process was dead.
 
 pub(crate) mod commands;
-mod kill;
+mod end;
 pub(crate) mod nginx;
 pub(crate) mod shapes;
 
@@ -36,7 +36,7 @@ use reuseport_tests::{
 };
 use rustix::process::Signal;
 
-use self::kill::{Kill, check_losses};
+use self::end::{End, check_closed, check_losses};
 
 /// From the end of one server to the start of the next.
 const GAP: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ fn killed(world: World) -> Result<()> {
         let begun = Instant::now();
         // Which kills it.
         drop(serving.take());
-        kills.push(Kill::since(begun));
+        kills.push(End::since(begun));
         let gap = gap(&stage, CLIENTS)?;
         serving = Some(stage.instance(&v4(&format!("v{number}")))?);
         longest = longest.max(gap.elapsed());
@@ -99,7 +99,7 @@ pub(crate) fn killed_with_a_full_queue() -> Result<()> {
         let sessions = sessions_of_all(&stage, CLIENTS)?;
         accepted += sessions;
         // It stands, and so accepts nothing until it is dead.
-        kills.push(Kill::since(Instant::now()));
+        kills.push(End::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         let next = format!("v{number}");
@@ -128,17 +128,19 @@ pub(crate) fn closed_on_a_link() -> Result<()> {
 }
 
 /// The only server closes its listeners, answers what it has accepted and ends; the next one starts
-/// half a second later. Nothing at all is lost.
+/// half a second later.
 fn closed(world: World) -> Result<()> {
     let Some(stage) = park(world, &[any_v4()])? else {
         return Ok(());
     };
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
-    let mut longest = Duration::ZERO;
+    let (mut ends, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 1..=ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
+        let begun = Instant::now();
         serving.stop_listening(Stop::Close)?;
+        ends.push(End::since(begun));
         serving.exit()?;
         let gap = gap(&stage, CLIENTS)?;
         serving = stage.instance(&v4(&format!("v{number}")))?;
@@ -147,7 +149,7 @@ fn closed(world: World) -> Result<()> {
     ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
     let ledger = load.stop()?.connections;
     tell("closed", &ledger, longest);
-    ledger.check_complete()?;
+    check_closed(&ledger, &ends)?;
     check_waits(&ledger, longest)?;
     check_sums(&stage, &ledger)
 }
@@ -160,14 +162,15 @@ pub(crate) fn closed_and_alive() -> Result<()> {
     };
     let mut old = stage.instance(&v4("v1"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
+    let begun = Instant::now();
     old.stop_listening(Stop::Close)?;
+    let end = End::since(begun);
     until_state(&stage, SERVICE, "v1", "retired")?;
     let registered = stage.server(&v4("v2"))?;
     let answer = stage.daemon().register(SERVICE, registered.pid(), "v2")?;
     ensure!(answer.state == "serving", "{answer:?}");
     ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
-    load.stop()?.connections.check_complete()?;
-    Ok(())
+    check_closed(&load.stop()?.connections, &[end])
 }
 
 /// One that stands by takes over, and gets what the kernel has taken to the parking listener before
@@ -186,7 +189,7 @@ pub(crate) fn heir() -> Result<()> {
         let stands = Stopped::stop(&serving)?;
         accepted += sessions_of_all(&stage, CLIENTS)?;
         // It stands, and so accepts nothing until it is dead.
-        kills.push(Kill::since(Instant::now()));
+        kills.push(End::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         until_state(&stage, SERVICE, &next, "serving")?;

@@ -23,7 +23,7 @@ use reuseport_tests::{
 use rustix::process::Signal;
 
 use super::{
-    kill::{Kill, check_losses},
+    end::{End, check_closed, check_losses},
     park,
 };
 
@@ -38,15 +38,18 @@ pub(crate) fn quit_20() -> Result<()> {
     };
     let mut serving = instance(&stage, 0)?;
     let load = churn(&stage.world)?;
+    let mut ends = Vec::new();
     for number in 1..=RESTARTS {
+        let begun = Instant::now();
         serving.signal(Signal::QUIT)?;
         serving.exited()?;
+        ends.push(End::since(begun));
         serving = instance(&stage, number)?;
         go_on(&load)?;
     }
     let ledger = load.stop()?.connections;
     tell("QUIT and start", ledger.begun(), ledger.lost());
-    Ok(ledger.check_complete()?)
+    check_closed(&ledger, &ends)
 }
 
 /// The same without the daemon. It loses connections, so the other is able to fail.
@@ -83,7 +86,7 @@ pub(crate) fn killed_20() -> Result<()> {
         wait::until("its workers are dead", || {
             Ok(diag.listeners(Some(PORT))?.len() == 1)
         })?;
-        kills.push(Kill::since(begun));
+        kills.push(End::since(begun));
         serving = Some(instance(&stage, number)?);
         go_on(&load)?;
     }

@@ -24,9 +24,9 @@ use reuseport_tests::{
 };
 
 use super::{
-    check_sums, churn, gap,
-    kill::{Kill, check_losses},
-    park_as,
+    check_sums, churn,
+    end::{End, check_losses},
+    gap, park_as,
 };
 
 const CLIENTS: u32 = 16;
@@ -97,17 +97,18 @@ fn comes_back(
     };
     let mut serving = Some(start(0)?);
     let load = churn(&stage, targets, CLIENTS)?;
-    let mut kills = Vec::new();
+    let mut ends = Vec::new();
     for number in 1..=2 * ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
         if let Some(mut ending) = serving.take() {
+            let begun = Instant::now();
             if number % 2 == 0 {
-                let begun = Instant::now();
                 // Which kills it.
                 drop(ending);
-                kills.push(Kill::since(begun));
+                ends.push(End::since(begun));
             } else {
                 ending.stop_listening(Stop::Close)?;
+                ends.push(End::since(begun));
                 ending.exit()?;
             }
         }
@@ -123,8 +124,8 @@ fn comes_back(
         ledger.lost(),
         Duration::from_millis(u64::try_from(ledger.longest().as_millis()).unwrap_or(u64::MAX)),
     );
-    ensure!(ledger.lost() <= u64::from(CLIENTS * ROUNDS));
-    check_losses(&ledger, &kills)?;
+    ensure!(ledger.lost() <= u64::from((CLIENTS + 1) * ROUNDS));
+    check_losses(&ledger, &ends)?;
     check_sums(&stage, &ledger)
 }
 
