@@ -27,10 +27,11 @@
 //! Handshakes, Settling and Queues together are what `status` calls draining. The order is the
 //! promise: nothing old is touched before a grace period has passed since the flip, every handshake
 //! seen after it has ended, one more grace period has passed, and every old queue has read empty.
-//! The second grace period is for the handshake that left `SYN_RECV` while it was looked at: the
-//! kernel unhashes it before it queues its child, both within one RCU read-side section
-//! (`inet_csk_complete_hashdance`,
-//! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c>).
+//! The second grace period is for the handshake that ended while it was looked at: the kernel takes it
+//! out of the table before it puts its child in and queues that, all within one RCU read-side section
+//! (`inet_ehash_insert`,
+//! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_hashtables.c>). docs/zero-loss.md has
+//! the whole argument.
 
 mod advance;
 mod closed;

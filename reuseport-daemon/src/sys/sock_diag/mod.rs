@@ -4,13 +4,13 @@
 //!
 //! A dump is not a snapshot of one moment. The kernel walks its hash table bucket by bucket, each
 //! under its lock, and fills one datagram after the other. Where a datagram ends within a bucket it
-//! remembers how many of the bucket's sockets it has passed, and skips that many when it goes on
-//! (`inet_diag_dump_icsk`,
-//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>). Meanwhile new sockets
+//! remembers how many of the bucket's sockets it has passed, and skips that many when it goes on, as it
+//! does after every 16 sockets of a bucket that the answer is to have (`tcp_diag_dump`,
+//! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/tcp_diag.c>). Meanwhile new sockets
 //! enter at the bucket's head, which makes it report one twice; or an earlier one leaves, which
 //! makes it skip one that was there all the time. A socket never changes its bucket. So a dump that
-//! fits into one datagram misses nothing that was there throughout, and a longer one may miss a
-//! socket at each seam.
+//! fits into one datagram misses nothing that was there throughout, unless there are 16 in one of many
+//! thousand buckets, and a longer one may miss a socket at each seam.
 //!
 //! The drain must not take a handshake for finished that is not, a migration must not overlook a
 //! listener, and a deploy must not stop a server whose last session was skipped. All three readings

@@ -69,7 +69,7 @@ fn replace(rounds: u32, left_out: LeftOut) -> Result<Report> {
         let old = cookie_of(&serving)?;
         let listeners = listeners_of(&serving)?;
         for listener in &listeners {
-            SockRef::from(listener).attach_filter(&slow_filter())?;
+            SockRef::from(listener).attach_filter(&slow_filter()?)?;
         }
         let enough = u64::from(CLIENTS);
         ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
@@ -92,12 +92,12 @@ fn replace(rounds: u32, left_out: LeftOut) -> Result<Report> {
 
 /// Takes every packet, slowly: it lets the kernel find out again and again where the payload begins. A
 /// longer one takes more memory than a socket may have (`optmem_max`).
-fn slow_filter() -> Vec<SockFilter> {
+fn slow_filter() -> Result<Vec<SockFilter>> {
     const LONGEST: usize = 2000;
-    const LOOK: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const PAYLOAD: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PAY_OFFSET).cast_unsigned();
-    const TAKE: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let looks = (1..LONGEST).map(|_| SockFilter::new(LOOK, 0, 0, PAYLOAD));
-    let take = SockFilter::new(TAKE, 0, 0, u32::MAX);
-    looks.chain([take]).collect()
+    let look = u16::try_from(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS)?;
+    let payload = (libc::SKF_AD_OFF + libc::SKF_AD_PAY_OFFSET).cast_unsigned();
+    let take = u16::try_from(libc::BPF_RET | libc::BPF_K)?;
+    let looks = (1..LONGEST).map(|_| SockFilter::new(look, 0, 0, payload));
+    let take = SockFilter::new(take, 0, 0, u32::MAX);
+    Ok(looks.chain([take]).collect())
 }
