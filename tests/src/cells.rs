@@ -63,6 +63,8 @@ factors! {
         Owner => "owner",
         /// The kernel moves what it has, and it stands.
         Kernel => "kernel",
+        /// The daemon accepts what it has, and it stands.
+        Handoff => "handoff",
     }
     /// `--retire`
     Retire {

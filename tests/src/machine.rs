@@ -23,7 +23,7 @@ pub enum Need {
     Program(&'static str),
     /// A kernel that moves a closing listener's connections.
     Migration,
-    /// A machine of which a time in microseconds can be expected.
+    /// A machine of which microseconds can be expected, or thousands of repetitions.
     Speed,
 }
 
@@ -55,7 +55,7 @@ impl Need {
                 )))
             }
             Self::Speed => Ok((scale()? > 1).then(|| {
-                format!("times of a machine that executes its own instructions ({SCALE})")
+                format!("a machine that executes its own instructions: {SCALE} says otherwise")
             })),
         }
     }

@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod fuzz;
     pub(super) mod handoff;
     pub(super) mod killed;
     pub(super) mod lifecycle;
@@ -24,14 +25,15 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking, refusals,
-    services, sessions, settings, sleepers, upgrade,
+    budget, churn, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking,
+    refusals, services, sessions, settings, sleepers, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 10] = [
+const NEEDS: [(&str, Need); 11] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
+    ("churn::ten_thousand", Need::Speed),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
@@ -84,6 +86,7 @@ fn trials() -> Vec<Trial> {
         migrate_req: migrate_req {
             by_command, on_for_good, on_during_a_migration, two_services_at_once,
         }
+        fuzz: fuzz { control_socket }
         killed: killed { at_random }
         nginx: nginx {
             blue_green_20, blue_green_without, blue_green_v6only, blue_green_dual_stack,

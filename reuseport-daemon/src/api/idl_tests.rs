@@ -16,10 +16,9 @@ use self::samples::{
 use super::{
     error_reply::ErrorReply,
     wire::{
-        Acknowledge, Acknowledged, AddService, Changed, Doctor, Finding, GroupStatus, Handed,
-        InstanceStatus, ListenerStatus, Migrate, MigrateReq, MigrateReqState, MigrationReply,
-        MigrationResult, MigrationStatus, NetCounters, OutcomeCounts, Outcomes, ParkingStatus,
-        Progress, Register, Registered, Release, ServiceFilter, ServiceRef, ServiceStatus, Status,
+        Acknowledge, Acknowledged, AddService, Changed, Doctor, Handed, Migrate, MigrateReq,
+        MigrateReqState, MigrationReply, Register, Registered, Release, ServiceFilter, ServiceRef,
+        Status,
     },
 };
 

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -164,8 +164,17 @@ impl ControlReader {
     /// The descriptors of the message that was received last. To be asked once for each, be it
     /// understood or not.
     pub(super) fn descriptors(&self) -> Vec<Passed> {
-        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        arrived.take()
+        self.arrived().take()
+    }
+
+    /// How many descriptors have arrived ahead of their message: the kernel lets a read go on into
+    /// the first data that brings some.
+    pub(super) fn descriptors_ahead(&self) -> usize {
+        self.arrived().descriptors.len()
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

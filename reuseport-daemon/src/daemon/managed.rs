@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Managed {
     pub handoff: Arc<Handoff>,
     /// Its parking listeners.
     pub lot: Lot,
+    /// How many connections the kernel had moved in its namespace when sleepers were last woken.
+    pub moved: Arc<AtomicU64>,
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
@@ -104,6 +106,7 @@ impl Managed {
             maps,
             netns,
             lot,
+            moved: Arc::default(),
             identity: Arc::default(),
             watches: BTreeMap::new(),
             exits,

@@ -11,6 +11,7 @@
 //! and comes back as an event. Everything else is done in place: system calls of microseconds, and
 //! the loading of a service's programs when it is added.
 
+mod attachment;
 mod beside;
 mod calls;
 mod config;

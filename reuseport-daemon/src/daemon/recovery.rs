@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{driver::Driver, failure::failed, managed::Managed};
+use super::{attachment, driver::Driver, failure::failed, managed::Managed};
 use crate::{
     api::wire::Failure,
     chain::chain,
@@ -48,6 +48,12 @@ impl Driver {
         for (name, decision) in taken_up {
             if let Err(error) = self.apply(&name, decision) {
                 error!(service = %name, error = chain(&error), "cannot finish what was under way");
+            }
+            // After its tables, which say the truth now.
+            let restored = self.services.get(&name).map(attachment::restore);
+            if let Some(Err(failure)) = restored {
+                let reason = &failure.reason().message;
+                warn!(service = %name, reason, "cannot see to it that its programs are attached");
             }
             // Processes may have ended while no daemon was there to see it.
             self.wake(&name);

@@ -22,10 +22,13 @@ use super::{
     records::{address_of, group_record, listener_of, slot_record},
     runs::sum,
 };
-use crate::domain::{Address, Group, Listener, Parking, Slot, TableCopy};
+use crate::domain::{Address, Generation, Group, Listener, Parking, Slot, SocketCookie, TableCopy};
 
 /// `BPF_NOEXIST`: a slot that is taken is an error, not overwritten.
 const NO_EXIST: u64 = 1;
+
+/// The generation of no instance: the first gets 1. The next start clears what is recorded as its.
+const NOBODY: Generation = Generation(0);
 
 const GROUP: &str = "group";
 const SLOTS: &str = "slots";
@@ -184,21 +187,38 @@ impl GroupMaps {
         listener: Listener,
         socket: BorrowedFd<'_>,
     ) -> Result<(), SteeringError> {
-        // The record first: a slot without a record would be nobody's to clear.
-        self.slots
-            .insert(u32::from(slot.0), slot_record(listener), 0)
-            .map_err(wrap("write", SLOTS))?;
-        // Before the listener is there to be chosen: the slot may have had another one.
-        self.forget_count(slot)
+        // A record first: a slot without one would be nobody's to clear. It names no instance as yet,
+        // since a slot that is an instance's is steered to at the next start, listener or no.
+        let placed = self
+            .record(slot, listener.cookie, NOBODY)
+            // Before the listener is there to be chosen: the slot may have had another one.
+            .and_then(|()| self.forget_count(slot))
             .and_then(|()| {
                 self.sockets
                     .set(u32::from(slot.0), &socket, NO_EXIST)
                     .map_err(wrap("put a listener into", names::SOCKETS))
-            })
+            });
+        if placed.is_err() {
+            // The error to report is the first one.
+            let _ = self.slots.remove(&u32::from(slot.0));
+            return placed;
+        }
+        self.record(slot, listener.cookie, listener.generation)
             .inspect_err(|_| {
-                // The error to report is the first one.
-                let _ = self.slots.remove(&u32::from(slot.0));
+                let _ = self.clear(slot);
             })
+    }
+
+    fn record(
+        &mut self,
+        slot: Slot,
+        cookie: SocketCookie,
+        generation: Generation,
+    ) -> Result<(), SteeringError> {
+        let record = slot_record(Listener { cookie, generation });
+        self.slots
+            .insert(u32::from(slot.0), record, 0)
+            .map_err(wrap("write", SLOTS))
     }
 
     fn forget_count(&mut self, slot: Slot) -> Result<(), SteeringError> {

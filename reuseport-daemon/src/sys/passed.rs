@@ -84,12 +84,12 @@ struct Queue {
 }
 
 impl Closer {
-    /// Waits until every descriptor has been closed.
-    pub async fn settled(self: &Arc<Self>) {
+    /// Waits until every descriptor has been closed but for `kept`, which are somebody's still.
+    pub async fn settled(self: &Arc<Self>, kept: usize) {
         /// How long to wait for other threads to end where none could be started.
         const RETRY: Duration = Duration::from_millis(100);
         let mut open = self.open.subscribe();
-        while timeout(RETRY, open.wait_for(|open| *open == 0))
+        while timeout(RETRY, open.wait_for(|open| *open <= kept))
             .await
             .is_err()
         {

@@ -80,13 +80,11 @@ impl Trace {
                 .name("tracer".to_owned())
                 .spawn(move || Tracer::seize(pid, at)?.run(&ready, &over))?
         };
-        match begun.recv() {
-            Ok(()) => Ok(Self { over, thread }),
-            Err(_) => {
-                join(thread)?;
-                Err(anyhow!("the daemon ended before it was traced"))
-            }
+        if begun.recv().is_ok() {
+            return Ok(Self { over, thread });
         }
+        join(thread)?;
+        Err(anyhow!("the daemon ended before it was traced"))
     }
 
     /// Ends the trace, after the operation. `poke` makes the daemon do anything at all, so that the

@@ -86,7 +86,7 @@ impl Plan {
             // It stands where the drain does not need it.
             old_stands: match cell.drain {
                 Drain::Owner => Stands::Never,
-                Drain::Kernel => Stands::AtFirst,
+                Drain::Kernel | Drain::Handoff => Stands::AtFirst,
             },
             gated: false,
             opening: Opening::Handshake,
@@ -188,7 +188,7 @@ impl Plan {
     /// the old listeners are closed.
     fn once_seen(mut self, drain: Drain, what: Release) -> Self {
         match drain {
-            Drain::Owner => self.release(Moment::Draining, what),
+            Drain::Owner | Drain::Handoff => self.release(Moment::Draining, what),
             Drain::Kernel => {
                 self.drain_timeout = IMPATIENT;
                 self.release(Moment::Ended, what)

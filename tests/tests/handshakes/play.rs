@@ -18,7 +18,7 @@ use reuseport_tests::{
     cells::{Cell, Factor},
     held::Stopped,
     stage::SERVICE,
-    wait::until,
+    wait::{until, until_within},
 };
 use rustix::process::Signal;
 
@@ -26,7 +26,7 @@ use super::{
     CLIENTS,
     books::Books,
     plan::{Moment, Plan, Release, Stands},
-    scene::{Crew, Scene},
+    scene::{Crew, STEP_TIMEOUT, Scene},
     verdict::{self, Played},
 };
 
@@ -159,7 +159,8 @@ fn moment(progress: &Progress) -> Option<Moment> {
 
 /// Waits until every client knows what became of its connection.
 fn settle(load: Load) -> Result<Ledger> {
-    until("every client has its answer", || {
+    // Each has at most four steps, and knows after that.
+    until_within(4 * STEP_TIMEOUT, "every client has its answer", || {
         let progress = load.progress();
         Ok(progress.answered + progress.lost == u64::from(CLIENTS))
     })?;

@@ -16,14 +16,15 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     cells::{Acceptor, Cell, Drain, Family, Path, State},
-    stage::{PORT, Stage, any_v4, listening},
+    held::instance_status,
+    stage::{PORT, SERVICE, Stage, any_v4, listening},
     wait::until,
 };
 
 use super::{CLIENTS, plan::Plan, sieve::Sieve};
 
 /// How long a client waits for each step: longer than the kernel tries again in the worst case.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many workers the servers have, each with a listener.
 #[derive(Clone, Copy, Debug)]
@@ -67,19 +68,30 @@ impl Scene {
         }
         let diag = world.server().enter(SockDiag::open)??;
         let stage = Stage::set(world, &[address(cell.family)])?;
-        let new = Options {
-            workers: crew.new,
-            ..options(cell, plan, "v2")
-        };
         let old = Options {
             workers: crew.old,
             backlog: plan.backlog,
             ..options(cell, plan, "v1")
         };
+        let mut new = Options {
+            workers: crew.new,
+            ..options(cell, plan, "v2")
+        };
+        if cell.drain == Drain::Handoff {
+            new.receive = Some(SERVICE.to_owned());
+            new.control = Some(stage.home().socket());
+        }
+        let (old, new) = (stage.instance(&old)?, stage.instance(&new)?);
+        if cell.drain == Drain::Handoff {
+            until("the new server receives", || {
+                let status = instance_status(&stage, SERVICE, "v2")?;
+                Ok(status.is_some_and(|it| it.receivers > 0))
+            })?;
+        }
         Ok(Self {
             crew,
-            old: stage.instance(&old)?,
-            new: stage.instance(&new)?,
+            old,
+            new,
             gate: Arc::default(),
             sieve: Sieve::default(),
             stage,

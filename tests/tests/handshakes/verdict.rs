@@ -101,6 +101,7 @@ fn drained(drain: Drain, result: &MigrationResult) -> (u64, u64) {
     match drain {
         Drain::Owner => (result.accepted_while_draining, moved + handed),
         Drain::Kernel => (moved, handed),
+        Drain::Handoff => (handed, moved),
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) use self::{operation::Operation, random::at_random};
 /// come to with one of them.
 const WHICH: &str = "REUSEPORTD_KILL_POINTS";
 
+/// Where it is set, the effects of each operation are listed.
+const LIST: &str = "REUSEPORTD_KILL_POINTS_LIST";
+
 /// Worlds at a time. Each waits for something most of its time: grace periods, exits, pauses.
 const AT_A_TIME: usize = 12;
 
@@ -73,7 +76,7 @@ pub(crate) fn at_every_effect(operation: Operation) -> Result<()> {
         failures.len(),
         started.elapsed().as_secs_f32(),
     );
-    if env::var_os("REUSEPORTD_KILL_POINTS_LIST").is_some() {
+    if env::var_os(LIST).is_some() {
         let _ = writeln!(io::stderr(), "  {}", effects.join(", "));
     }
     let all: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();

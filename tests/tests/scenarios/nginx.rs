@@ -20,6 +20,7 @@ use reuseport_daemon::{
     },
 };
 use reuseport_tests::{
+    machine::scaled,
     nginx::{Nginx, Options},
     outcomes::all_selected,
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
@@ -59,7 +60,8 @@ pub(crate) fn blue_green_without() -> Result<()> {
     let listen = [any_v4()];
     let mut serving = start(&world, "v0", &listen)?;
     let load = churn(&world, Reach::V4)?;
-    for number in 1..=HANDOVERS {
+    let handovers = some_of(HANDOVERS)?;
+    for number in 1..=handovers {
         let next = start(&world, &format!("v{number}"), &listen)?;
         serving.signal(Signal::QUIT)?;
         serving.exited()?;
@@ -67,14 +69,20 @@ pub(crate) fn blue_green_without() -> Result<()> {
         go_on(&load)?;
     }
     let report = load.stop()?;
-    tell(&format!("without: {HANDOVERS} handovers"), &report, "");
+    tell(&format!("without: {handovers} handovers"), &report, "");
     ensure!(report.connections.lost() > 0, "nothing was lost");
     Ok(())
+}
+
+/// As many as this machine is asked for, back and forth at least.
+fn some_of(handovers: u32) -> Result<u32> {
+    Ok(scaled(handovers)?.max(2))
 }
 
 /// Every connection is answered; those between one switch and the next migration are answered by
 /// the new master; the old one ends by itself; the program has run exactly once for each.
 fn blue_green(what: &str, listen: &[String], reach: Reach, handovers: u32) -> Result<()> {
+    let handovers = some_of(handovers)?;
     let stage = Stage::set(far_away()?, listen)?;
     let mut serving = instance(&stage, "v0", listen)?;
     let load = churn(&stage.world, reach)?;

@@ -45,8 +45,10 @@ pub(super) fn boot(
     accel: Accel,
     deadline: Duration,
 ) -> Result<Verdict> {
-    let mut command = Command::new(QEMU);
+    let mut command = Command::new("setpriv");
     command
+        // It ends with who watches it, also where that is killed.
+        .args(["--pdeathsig", "KILL", QEMU])
         .args(accel.arguments())
         .args(["-m", "2048", "-smp", "2", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-serial", "stdio", "-no-reboot"])

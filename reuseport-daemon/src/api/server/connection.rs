@@ -73,14 +73,15 @@ impl Connection {
         self.answer_all().await;
         let (closer, context) = (Arc::clone(&self.closer), Arc::clone(&self.context));
         drop(self);
-        context.settled(&closer).await;
+        context.settled(&closer, 0).await;
     }
 
     async fn answer_all(&mut self) {
         let mut stopped = self.context.stopped.clone();
         loop {
             // A client cannot have more closed before what it passed last is closed.
-            self.context.settled(&self.closer).await;
+            let ahead = self.read.read_half().descriptors_ahead();
+            self.context.settled(&self.closer, ahead).await;
             let received = tokio::select! {
                 received = self.read.receive_call::<RawCall>() => received,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -97,6 +98,7 @@ impl Connection {
     }
 
     async fn answer(&mut self, call: Call<RawCall>, passed: Vec<Passed>) -> Result<(), Ended> {
+        let ahead = self.read.read_half().descriptors_ahead();
         let mut responder = Responder {
             writer: &mut self.writer,
             wanted: Wanted::by(&call),
@@ -121,7 +123,7 @@ impl Connection {
             Err(failure) => Err(failure),
         };
         // Whoever has its answer may rely on it that the daemon has no duplicate any more.
-        context.settled(closer).await;
+        context.settled(closer, ahead).await;
         match answer {
             Ok(reply) => responder.send(&Reply::from(reply)).await,
             Err(failure) => responder.send(&ErrorReply::from(failure)).await,
@@ -182,11 +184,12 @@ impl Context {
         self.mailbox.send(envelope).await.map_err(|_| stopping())
     }
 
-    /// Waits until `closer` has closed everything, or the server is about to end.
-    async fn settled(&self, closer: &Arc<Closer>) {
+    /// Waits until `closer` has closed everything but for the descriptors of calls to come, or the
+    /// server is about to end.
+    async fn settled(&self, closer: &Arc<Closer>, ahead: usize) {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            () = closer.settled() => {}
+            () = closer.settled(ahead) => {}
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
     }

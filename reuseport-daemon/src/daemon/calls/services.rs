@@ -1,12 +1,6 @@
 //! Services come and go.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use tracing::info;
 
@@ -17,16 +11,15 @@ use crate::{
         wire::{AddService, Failure},
     },
     daemon::{
+        attachment,
         driver::Driver,
         failure::{self, bad_parameter, failed},
-        inspect::{self, InspectError},
         managed::Managed,
     },
-    domain::{Address, Definition, Refusal, SocketCookie, Uid},
+    domain::{Address, Definition, Refusal, Uid},
     steering::{GroupMaps, ProgramKind},
     sys::{
         netns::{Netns, NetnsError},
-        process::{Process, ProcessError},
         users,
     },
 };
@@ -138,7 +131,8 @@ impl Driver {
         managed.state.check_idle()?;
         self.stop_parking(&name)
             .map_err(|error| failure::not_performed(&error, None))?;
-        let taken_away = detach(self.managed(&name)?).and_then(|()| Ok(self.pins.remove(&name)?));
+        let taken_away =
+            attachment::remove(self.managed(&name)?).and_then(|()| Ok(self.pins.remove(&name)?));
         if let Err(failure) = taken_away {
             self.park(&name);
             return Err(failure);
@@ -170,29 +164,4 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         it.parking(parameters.park, timeout)
     })
     .map_err(Failure::from)
-}
-
-/// Takes the program off every group that still has a listener of a registered instance. A group
-/// without one is gone, or has only sockets that the kernel's hash then chooses among anyway.
-fn detach(managed: &Managed) -> Result<(), Failure> {
-    let state = &managed.state;
-    let mut left: BTreeSet<usize> = (0..state.groups.len()).collect();
-    for (generation, instance) in &state.instances {
-        if left.is_empty() {
-            break;
-        }
-        let process = match Process::reopen(instance.process) {
-            Ok(process) => process,
-            Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-            Err(error) => return Err(InspectError::from(error).into()),
-        };
-        let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
-        let cookies = group_of.keys().copied().collect();
-        for (cookie, socket) in inspect::duplicates(&process, &managed.netns, &cookies)? {
-            if left.remove(&group_of[&cookie]) {
-                GroupMaps::detach(socket.as_fd())?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -143,7 +143,7 @@ impl Handoff {
             Acknowledged::Now(closer) => {
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = closer.settled() => {}
+                        () = closer.settled(0) => {}
                         _ = stopped.wait_for(|it| *it) => {}
                     }
                     replier.finish(answer(true));

@@ -7,14 +7,14 @@ mod relay;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -115,6 +115,14 @@ pub enum LinkError {
     /// An end's device cannot be set up.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// An end's address does not become usable.
+    #[error("the address {address} does not become usable")]
+    Unusable {
+        /// Which.
+        address: Ipv6Addr,
+        /// What the kernel says to a socket that wants it.
+        source: io::Error,
+    },
     /// No descriptor to wake the relay with.
     #[error("create an eventfd")]
     Wake(#[source] io::Error),
@@ -289,8 +297,25 @@ fn end(addresses: Ends) -> Result<Tun, LinkError> {
     device.set_queue_length(QUEUE_LENGTH)?;
     device.add_address(IpAddr::V4(addresses.v4), PREFIX_V4)?;
     device.bring_up()?;
-    // After the device is up: bringing it up is what makes the address usable at once, as a device
-    // without neighbours needs no duplicate address detection.
+    // After the device is up, as addresses of one that is down are not made usable. A device without
+    // neighbours needs no duplicate address detection, but it is still a work queue that finds so.
     device.add_address(IpAddr::V6(addresses.v6), PREFIX_V6)?;
+    wait_until_usable(addresses.v6)?;
     Ok(tun)
+}
+
+/// Waits until a socket of this namespace can have the address, as packets for it are dropped before.
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/addrconf.c>
+fn wait_until_usable(address: Ipv6Addr) -> Result<(), LinkError> {
+    /// More than 15 s have been seen, on a machine with much else to do.
+    const DEADLINE: Duration = Duration::from_secs(60);
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
+    let end = Instant::now() + DEADLINE;
+    while let Err(source) = TcpListener::bind((address, 0)) {
+        if Instant::now() >= end {
+            return Err(LinkError::Unusable { address, source });
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use reuseport_daemon::lab::{
 };
 use reuseport_tests::{
     ctl::{Ctl, Ran},
+    machine::scaled,
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, tag, v4},
     wait::until,
 };
@@ -35,7 +36,8 @@ pub(crate) fn at_random() -> Result<()> {
     ensure!(load.advances_by(100, DEADLINE), "a load under way");
     let (mut broken_off, mut spans) = (0, Vec::new());
     let mut usual = Duration::from_millis(50);
-    for number in 1..=MIGRATIONS {
+    let migrations = scaled(MIGRATIONS)?;
+    for number in 1..=migrations {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
         if number % KILL_EVERY == 0 {
@@ -58,7 +60,7 @@ pub(crate) fn at_random() -> Result<()> {
     let ledger = &report.connections;
     let _ = writeln!(
         io::stderr(),
-        "{MIGRATIONS} migrations, {broken_off} of them broken off, {} connections, {} lost",
+        "{migrations} migrations, {broken_off} of them broken off, {} connections, {} lost",
         ledger.begun(),
         ledger.lost(),
     );
@@ -67,7 +69,7 @@ pub(crate) fn at_random() -> Result<()> {
         ensure!(ledger.check_within(switched..next, expected)? > 0);
     }
     // Else the kills came at the wrong time, and nothing is shown.
-    ensure!(broken_off >= MIGRATIONS / KILL_EVERY / 4, "{broken_off}");
+    ensure!(broken_off >= migrations / KILL_EVERY / 4, "{broken_off}");
     Ok(())
 }
 

@@ -44,7 +44,7 @@ const TIMEOUT_MS: u64 = 700;
 pub(crate) fn added_or_unsupported() -> Result<()> {
     let stage = Stage::bare(World::loopback()?)?;
     let ctl = Ctl::of(stage.home())?;
-    let before = Traces::of(&stage)?;
+    let before = settled(&stage, &ctl)?;
     let add = format!(
         "service add {SERVICE} --listen {} --park --park-timeout 1m",
         any_v4()
@@ -80,6 +80,13 @@ pub(crate) fn added_or_unsupported() -> Result<()> {
     Ok(())
 }
 
+/// What the daemon shows and holds, when it has found out what the kernel does, as it begins to when
+/// it starts: an examination waits for that.
+fn settled(stage: &Stage, ctl: &Ctl) -> Result<Traces> {
+    ctl.run("doctor")?;
+    Traces::of(stage)
+}
+
 /// What cannot park is refused, and leaves no trace.
 pub(crate) fn refused() -> Result<()> {
     let stage = Stage::bare(World::loopback()?)?;
@@ -88,7 +95,7 @@ pub(crate) fn refused() -> Result<()> {
     }
     let ctl = Ctl::of(stage.home())?;
     let _alone = tcp(stage.world.server(), stage.world.v4(PORT), Made::Alone)?;
-    let before = Traces::of(&stage)?;
+    let before = settled(&stage, &ctl)?;
     let here = stage.world.v4(PORT);
     for (arguments, code, reason) in [
         (

@@ -87,6 +87,32 @@ async fn descriptors_are_close_on_exec_and_closed_after_the_call() {
     fixture.stop().await;
 }
 
+#[tokio::test]
+async fn descriptors_of_the_next_call_hold_nobody_up() {
+    let mut fixture = Fixture::start(Limits::default());
+    let mut stream = Raw::connect(fixture.path()).expect("connect");
+    let (reader, writer) = io::pipe().expect("pipe");
+    // Both are there before the server reads, and one read brings both, with what is the second's.
+    let ask = |method: &str| message(&json!({"method": method, "parameters": {"service": "game"}}));
+    stream
+        .write_all(&ask("io.reuseportd.Status"))
+        .expect("write");
+    let register = ask("io.reuseportd.Register");
+    unix_socket::send(&stream, &register, &[writer.as_fd()]).expect("send");
+    drop(writer);
+    let first = fixture.call().await;
+    assert!(first.fds.is_empty());
+    first.replier.finish(Ok(Reply::Status(Status::default())));
+    let second = fixture.call().await;
+    assert_eq!(second.fds.len(), 1);
+    drop(second.fds);
+    second.replier.finish(Ok(Reply::Changed(changed())));
+    let reading = tokio::task::spawn_blocking(move || read_messages(&mut stream, 2));
+    assert_eq!(soon(reading).await.expect("no panic").len(), 2);
+    assert!(nobody_writes(reader).await);
+    fixture.stop().await;
+}
+
 /// Reads the end of a pipe, which comes when the last writer is closed.
 async fn nobody_writes(mut reader: io::PipeReader) -> bool {
     let reading = tokio::task::spawn_blocking(move || reader.read(&mut [0; 1]));
