@@ -5,6 +5,7 @@
 //! began when the process was dead.
 
 pub(crate) mod commands;
+mod end;
 pub(crate) mod nginx;
 pub(crate) mod shapes;
 
@@ -21,7 +22,7 @@ use reuseport_daemon::{
         wire::{AddService, Changed, Failure, OutcomeCounts, ParkingStatus},
     },
     lab::{
-        ledger::{Ledger, LossKind},
+        ledger::Ledger,
         load::{Load, LoadOptions},
         server::Stop,
         world::World,
@@ -34,6 +35,8 @@ use reuseport_tests::{
     wait::until,
 };
 use rustix::process::Signal;
+
+use self::end::{End, check_closed, check_losses};
 
 /// From the end of one server to the start of the next.
 const GAP: Duration = Duration::from_millis(500);
@@ -62,9 +65,10 @@ fn killed(world: World) -> Result<()> {
     let (mut kills, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 1..=ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
-        kills.push(Instant::now());
+        let begun = Instant::now();
         // Which kills it.
         drop(serving.take());
+        kills.push(End::since(begun));
         let gap = gap(&stage, CLIENTS)?;
         serving = Some(stage.instance(&v4(&format!("v{number}")))?);
         longest = longest.max(gap.elapsed());
@@ -94,7 +98,8 @@ pub(crate) fn killed_with_a_full_queue() -> Result<()> {
         let stands = Stopped::stop(&serving)?;
         let sessions = sessions_of_all(&stage, CLIENTS)?;
         accepted += sessions;
-        kills.push(Instant::now());
+        // It stands, and so accepts nothing until it is dead.
+        kills.push(End::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         let next = format!("v{number}");
@@ -123,17 +128,19 @@ pub(crate) fn closed_on_a_link() -> Result<()> {
 }
 
 /// The only server closes its listeners, answers what it has accepted and ends; the next one starts
-/// half a second later. Nothing at all is lost.
+/// half a second later.
 fn closed(world: World) -> Result<()> {
     let Some(stage) = park(world, &[any_v4()])? else {
         return Ok(());
     };
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
-    let mut longest = Duration::ZERO;
+    let (mut ends, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 1..=ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
+        let begun = Instant::now();
         serving.stop_listening(Stop::Close)?;
+        ends.push(End::since(begun));
         serving.exit()?;
         let gap = gap(&stage, CLIENTS)?;
         serving = stage.instance(&v4(&format!("v{number}")))?;
@@ -142,7 +149,7 @@ fn closed(world: World) -> Result<()> {
     ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
     let ledger = load.stop()?.connections;
     tell("closed", &ledger, longest);
-    ledger.check_complete()?;
+    check_closed(&ledger, &ends)?;
     check_waits(&ledger, longest)?;
     check_sums(&stage, &ledger)
 }
@@ -155,14 +162,15 @@ pub(crate) fn closed_and_alive() -> Result<()> {
     };
     let mut old = stage.instance(&v4("v1"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
+    let begun = Instant::now();
     old.stop_listening(Stop::Close)?;
+    let end = End::since(begun);
     until_state(&stage, SERVICE, "v1", "retired")?;
     let registered = stage.server(&v4("v2"))?;
     let answer = stage.daemon().register(SERVICE, registered.pid(), "v2")?;
     ensure!(answer.state == "serving", "{answer:?}");
     ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
-    load.stop()?.connections.check_complete()?;
-    Ok(())
+    check_closed(&load.stop()?.connections, &[end])
 }
 
 /// One that stands by takes over, and gets what the kernel has taken to the parking listener before
@@ -180,7 +188,8 @@ pub(crate) fn heir() -> Result<()> {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
         let stands = Stopped::stop(&serving)?;
         accepted += sessions_of_all(&stage, CLIENTS)?;
-        kills.push(Instant::now());
+        // It stands, and so accepts nothing until it is dead.
+        kills.push(End::since(Instant::now()));
         serving.signal(Signal::KILL)?;
         drop(stands);
         until_state(&stage, SERVICE, &next, "serving")?;
@@ -253,21 +262,6 @@ fn check_sums(stage: &Stage, ledger: &Ledger) -> Result<()> {
     let runs = new.selected + new.probed + new.parked;
     ensure!(runs == ledger.begun(), "{new:?} for {}", ledger.begun());
     ensure!(new.kernel == 0, "{new:?}");
-    Ok(())
-}
-
-/// Whatever was lost was under way when a process was killed, and was lost there and then.
-fn check_losses(ledger: &Ledger, kills: &[Instant]) -> Result<()> {
-    for kind in [LossKind::Refused, LossKind::TimedOut, LossKind::Wrong] {
-        ensure!(ledger.lost_by(kind) == 0, "{} {kind}", ledger.lost_by(kind));
-    }
-    for loss in ledger.losses() {
-        let killed = kills.iter().rfind(|it| **it <= loss.when);
-        let killed = killed.with_context(|| format!("{loss:?} before any kill"))?;
-        ensure!(loss.started <= *killed, "{loss:?} began after the kill");
-        let later = loss.when - *killed;
-        ensure!(later < GAP, "{loss:?} came {later:?} after the kill");
-    }
     Ok(())
 }
 

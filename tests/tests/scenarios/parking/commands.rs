@@ -29,7 +29,11 @@ use reuseport_tests::{
     wait::until,
 };
 
-use super::{begin, churn, gap, park, park_as, parked, until_parked};
+use super::{
+    begin, churn,
+    end::{End, check_closed},
+    gap, park, park_as, parked, until_parked,
+};
 
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/tcp.h>
 const TCP_MAXSEG: i32 = 2;
@@ -208,11 +212,14 @@ pub(crate) fn daemon_restarted() -> Result<()> {
     };
     let mut serving = stage.instance(&v4("v1"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], 8)?;
+    let mut ends = Vec::new();
     for number in 2..=4 {
         stage.restart_daemon()?;
         let parking = parked(&stage)?;
         ensure!(parking.open && parking.timeout_ms == 60_000, "{parking:?}");
+        let begun = Instant::now();
         serving.stop_listening(Stop::Close)?;
+        ends.push(End::since(begun));
         serving.exit()?;
         gap(&stage, 8)?;
         let registered = stage
@@ -225,7 +232,7 @@ pub(crate) fn daemon_restarted() -> Result<()> {
         serving = stage.instance(&v4(&format!("v{number}")))?;
         ensure!(load.advances_by(200, DEADLINE), "a load that goes on");
     }
-    load.stop()?.connections.check_complete()?;
+    check_closed(&load.stop()?.connections, &ends)?;
     let ctl = Ctl::of(stage.home())?;
     until("no stranger in the group", || {
         let examined = ctl.run(&format!("doctor {SERVICE}"))?.out;

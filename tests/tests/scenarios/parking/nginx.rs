@@ -7,18 +7,25 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use reuseport_daemon::lab::{
-    load::{Load, LoadOptions, Protocol},
-    world::World,
+use reuseport_daemon::{
+    lab::{
+        load::{Load, LoadOptions, Protocol},
+        world::World,
+    },
+    sys::sock_diag::SockDiag,
 };
 use reuseport_tests::{
     held::PATIENCE,
     nginx::{Nginx, Options},
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
+    wait,
 };
 use rustix::process::Signal;
 
-use super::{check_losses, park};
+use super::{
+    end::{End, check_closed, check_losses},
+    park,
+};
 
 const CLIENTS: u32 = 256;
 const WORKERS: usize = 2;
@@ -31,15 +38,18 @@ pub(crate) fn quit_20() -> Result<()> {
     };
     let mut serving = instance(&stage, 0)?;
     let load = churn(&stage.world)?;
+    let mut ends = Vec::new();
     for number in 1..=RESTARTS {
+        let begun = Instant::now();
         serving.signal(Signal::QUIT)?;
         serving.exited()?;
+        ends.push(End::since(begun));
         serving = instance(&stage, number)?;
         go_on(&load)?;
     }
     let ledger = load.stop()?.connections;
     tell("QUIT and start", ledger.begun(), ledger.lost());
-    Ok(ledger.check_complete()?)
+    check_closed(&ledger, &ends)
 }
 
 /// The same without the daemon. It loses connections, so the other is able to fail.
@@ -67,11 +77,16 @@ pub(crate) fn killed_20() -> Result<()> {
     };
     let mut serving = Some(instance(&stage, 0)?);
     let load = churn(&stage.world)?;
+    let diag = stage.world.server().enter(SockDiag::open)??;
     let mut kills = Vec::new();
     for number in 1..=RESTARTS {
-        // Which kills the master and then its workers, one after the other.
+        let begun = Instant::now();
+        // Which kills the master and then its workers, and waits for the master alone.
         drop(serving.take());
-        kills.push(Instant::now());
+        wait::until("its workers are dead", || {
+            Ok(diag.listeners(Some(PORT))?.len() == 1)
+        })?;
+        kills.push(End::since(begun));
         serving = Some(instance(&stage, number)?);
         go_on(&load)?;
     }

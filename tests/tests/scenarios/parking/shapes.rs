@@ -23,7 +23,11 @@ use reuseport_tests::{
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, listening},
 };
 
-use super::{check_losses, check_sums, churn, gap, park_as};
+use super::{
+    check_sums, churn,
+    end::{End, check_losses},
+    gap, park_as,
+};
 
 const CLIENTS: u32 = 16;
 /// Each of a clean end and a kill.
@@ -93,17 +97,21 @@ fn comes_back(
     };
     let mut serving = Some(start(0)?);
     let load = churn(&stage, targets, CLIENTS)?;
-    let mut kills = Vec::new();
+    let mut ends = Vec::new();
     for number in 1..=2 * ROUNDS {
         ensure!(load.advances_by(500, DEADLINE), "a load under way");
-        if number % 2 == 0 {
-            kills.push(Instant::now());
-        } else if let Some(mut ending) = serving.take() {
-            ending.stop_listening(Stop::Close)?;
-            ending.exit()?;
+        if let Some(mut ending) = serving.take() {
+            let begun = Instant::now();
+            if number % 2 == 0 {
+                // Which kills it.
+                drop(ending);
+                ends.push(End::since(begun));
+            } else {
+                ending.stop_listening(Stop::Close)?;
+                ends.push(End::since(begun));
+                ending.exit()?;
+            }
         }
-        // Which kills what has not ended by itself.
-        drop(serving.take());
         gap(&stage, CLIENTS)?;
         serving = Some(start(number)?);
     }
@@ -116,8 +124,8 @@ fn comes_back(
         ledger.lost(),
         Duration::from_millis(u64::try_from(ledger.longest().as_millis()).unwrap_or(u64::MAX)),
     );
-    ensure!(ledger.lost() <= u64::from(CLIENTS * ROUNDS));
-    check_losses(&ledger, &kills)?;
+    ensure!(ledger.lost() <= u64::from((CLIENTS + 1) * ROUNDS));
+    check_losses(&ledger, &ends)?;
     check_sums(&stage, &ledger)
 }
 
