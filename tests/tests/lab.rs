@@ -12,7 +12,8 @@ mod lab {
 use std::process::ExitCode;
 
 use lab::left_out;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use reuseport_tests::machine::Need;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -37,7 +38,12 @@ fn main() -> ExitCode {
         trial("left_out::snapshot", left_out::snapshot::snapshot),
         trial("left_out::accept_queue", left_out::queued::accept_queue),
         trial("left_out::process_dies", left_out::queued::process_dies),
-        trial("left_out::nobody_is_left", left_out::queued::nobody_is_left),
+        moving("left_out::queue_is_moved", left_out::queued::queue_is_moved),
+        moving(
+            "left_out::process_dies_moved",
+            left_out::queued::process_dies_moved,
+        ),
+        moving("left_out::nobody_is_left", left_out::queued::nobody_is_left),
         trial("left_out::program_stays", left_out::daemon::program_stays),
         trial("left_out::program_goes", left_out::daemon::program_goes),
         trial(
@@ -56,5 +62,16 @@ fn main() -> ExitCode {
 fn trial(name: &str, test: fn() -> anyhow::Result<()>) -> Trial {
     Trial::test(name, move || {
         test().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+/// One for kernels that move a closing listener's connections.
+fn moving(name: &str, test: fn() -> anyhow::Result<()>) -> Trial {
+    let run = move || match Need::Migration.unmet()? {
+        Some(why) => Ok(Completion::ignored_with(why)),
+        None => test().map(|()| Completion::Completed),
+    };
+    Trial::ignorable_test(name, move || {
+        run().map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
     })
 }

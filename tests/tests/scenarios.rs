@@ -30,8 +30,9 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 10] = [
+const NEEDS: [(&str, Need); 11] = [
     ("budget::switch", Need::Speed),
+    ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
@@ -71,7 +72,9 @@ macro_rules! trials {
 
 fn trials() -> Vec<Trial> {
     trials! {
-        churn: churn { loopback_500, link_100, ten_thousand }
+        churn: churn {
+            loopback_500, link_100, kernel_loopback_100, kernel_link_100, ten_thousand,
+        }
         handoff: handoff::receivers { rust, python, every_acceptor, churn }
         handoff: handoff::troubles {
             killed_beside_another, killed_alone, nobody_acknowledges, acknowledgements,

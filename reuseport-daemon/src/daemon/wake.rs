@@ -45,6 +45,25 @@ struct Group {
     listeners: HashSet<SocketCookie>,
 }
 
+/// A group where somebody may sleep.
+struct Asleep<'a> {
+    group: &'a Group,
+    /// Those of its listeners whose queue has not been seen empty.
+    listeners: HashSet<SocketCookie>,
+    /// The connections that waited at first and that nobody has accepted. Queues are taken from the
+    /// front, so whoever is awake gets to them, whatever comes behind.
+    connections: HashSet<SocketCookie>,
+}
+
+/// What waits at the service's ports.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Listeners with something in their queue.
+    queued: HashSet<SocketCookie>,
+    /// Connections that nobody has accepted, with the server's side.
+    unaccepted: HashMap<SocketCookie, SocketAddr>,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Woken {
@@ -69,7 +88,7 @@ enum WakeError {
         source: io::Error,
     },
     #[error("{0} wait to be accepted, and wake-up connections did not help")]
-    Asleep(u64),
+    Asleep(usize),
 }
 
 impl Driver {
@@ -145,53 +164,65 @@ impl Sleepers {
             return Ok(());
         }
         let diag = SockDiag::open()?;
+        let mut seen = self.look(&diag)?;
+        let groups = self.groups.iter();
+        let mut asleep: Vec<Asleep> = groups.map(|it| Asleep::as_far_as(it, &seen)).collect();
         let mut waking = Waking::new();
-        let mut asleep: HashSet<SocketCookie> = self.listeners().copied().collect();
         let mut result = Ok(());
         loop {
-            let queues = self.queues(&diag)?;
-            // Whose queue has been seen empty once is awake, however much comes later.
-            asleep.retain(|it| queues.get(it).is_some_and(|queued| *queued > 0));
+            asleep.retain_mut(|it| it.sleeps_on(&seen));
             if asleep.is_empty() {
                 return result;
             }
             let Some(pause) = waking.round() else {
-                let waiting = asleep.iter().filter_map(|it| queues.get(it));
+                let waiting = asleep.iter().map(|it| it.connections.len());
                 return Err(WakeError::Asleep(waiting.sum()));
             };
-            for group in &self.groups {
-                if !group.listeners.is_disjoint(&asleep)
-                    && let Err(error) = group.wake(connections)
-                {
-                    // No reason to leave those at other addresses asleep.
-                    asleep.retain(|it| !group.listeners.contains(it));
+            asleep.retain(|it| match it.group.wake(connections) {
+                Ok(()) => true,
+                // No reason to leave those at other addresses asleep.
+                Err(error) => {
                     result = Err(error);
+                    false
                 }
-            }
+            });
             thread::sleep(pause);
+            seen = self.look(&diag)?;
         }
     }
 
-    fn listeners(&self) -> impl Iterator<Item = &SocketCookie> {
-        self.groups.iter().flat_map(|it| &it.listeners)
-    }
-
-    /// How many connections wait for each listener at the service's ports.
-    fn queues(&self, diag: &SockDiag) -> Result<HashMap<SocketCookie, u64>, WakeError> {
-        let ports: BTreeSet<u16> = self
-            .groups
-            .iter()
-            .map(|it| it.address.socket.port())
-            .collect();
-        let mut queues = HashMap::new();
+    fn look(&self, diag: &SockDiag) -> Result<Seen, WakeError> {
+        let ports = self.groups.iter().map(|it| it.address.socket.port());
+        let ports: BTreeSet<u16> = ports.collect();
+        let mut seen = Seen::default();
         for port in ports {
             let rows = diag.listeners(Some(port))?;
-            queues.extend(
-                rows.iter()
-                    .map(|it| (it.cookie, u64::from(it.accept_queue))),
-            );
+            let queued = rows.iter().filter(|it| it.accept_queue > 0);
+            seen.queued.extend(queued.map(|it| it.cookie));
+            seen.unaccepted.extend(diag.sessions(port)?.unaccepted);
         }
-        Ok(queues)
+        Ok(seen)
+    }
+}
+
+impl<'a> Asleep<'a> {
+    fn as_far_as(group: &'a Group, seen: &Seen) -> Self {
+        let unaccepted = seen.unaccepted.iter();
+        let here = unaccepted.filter(|(_, local)| group.address.takes(**local));
+        Self {
+            group,
+            listeners: group.listeners.clone(),
+            connections: here.map(|(cookie, _)| *cookie).collect(),
+        }
+    }
+
+    /// Whether somebody may still sleep. Neither tells alone: where much comes in, a queue may never be
+    /// seen empty; and at the same address others may accept, or not.
+    fn sleeps_on(&mut self, seen: &Seen) -> bool {
+        self.listeners.retain(|it| seen.queued.contains(it));
+        self.connections
+            .retain(|it| seen.unaccepted.contains_key(it));
+        !self.listeners.is_empty() && !self.connections.is_empty()
     }
 }
 
@@ -230,5 +261,56 @@ impl Group {
             socket.bind_device(Some(device.as_bytes()))?;
         }
         socket.connect_timeout(&target.into(), PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Listeners with something in their queue, and connections that nobody has accepted.
+    fn seen(queued: &[u64], unaccepted: &[(u64, &str)]) -> Seen {
+        let unaccepted = unaccepted.iter();
+        Seen {
+            queued: queued.iter().copied().map(SocketCookie).collect(),
+            unaccepted: unaccepted
+                .map(|(cookie, local)| (SocketCookie(*cookie), local.parse().expect("an address")))
+                .collect(),
+        }
+    }
+
+    fn group() -> Group {
+        Group {
+            address: "10.0.0.1:80".parse().expect("an address"),
+            listeners: [1, 2].map(SocketCookie).into(),
+        }
+    }
+
+    const HERE: &str = "10.0.0.1:80";
+
+    #[test]
+    fn who_gets_to_what_waited_at_first_is_awake_whatever_comes_behind() {
+        let group = group();
+        let mut asleep = Asleep::as_far_as(&group, &seen(&[1], &[(10, HERE), (11, HERE)]));
+        assert!(asleep.sleeps_on(&seen(&[1], &[(10, HERE), (11, HERE), (12, HERE)])));
+        assert!(asleep.sleeps_on(&seen(&[1], &[(11, HERE), (12, HERE)])));
+        assert!(!asleep.sleeps_on(&seen(&[1], &[(12, HERE), (13, HERE)])));
+    }
+
+    #[test]
+    fn an_empty_queue_is_proof_whoever_else_does_not_accept() {
+        let group = group();
+        let stuck = (10, HERE);
+        let mut asleep = Asleep::as_far_as(&group, &seen(&[1, 2], &[stuck]));
+        assert!(asleep.sleeps_on(&seen(&[2], &[stuck])));
+        // The first has been seen empty, and the second is now.
+        assert!(!asleep.sleeps_on(&seen(&[1, 7], &[stuck])));
+    }
+
+    #[test]
+    fn what_waits_elsewhere_does_not_count() {
+        let group = group();
+        let elsewhere = seen(&[1], &[(10, "10.0.0.2:80"), (11, "10.0.0.1:81")]);
+        assert!(!Asleep::as_far_as(&group, &elsewhere).sleeps_on(&elsewhere));
     }
 }

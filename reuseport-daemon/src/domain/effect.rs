@@ -7,7 +7,7 @@ use reuseport_common::SteeringTable;
 
 use super::{
     End, Generation, Instance, Migration, Options, Service, Slot, SocketCookie, TableCopy,
-    service::Listener,
+    group::Listener,
 };
 
 /// A decision: what to do, in this order, and what is true of the service when it has been done.

@@ -8,6 +8,7 @@
 mod address;
 mod candidate;
 mod effect;
+mod group;
 mod migration;
 mod names;
 mod parking;
@@ -25,6 +26,8 @@ mod waking;
 pub use address::{Address, AddressError};
 pub use candidate::{Found, Placed, of_passed, of_process, unfit};
 pub use effect::{Decision, Effect, Wait};
+pub(crate) use group::is_deaf;
+pub use group::{Group, Listener, TableCopy};
 pub use migration::{
     Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance,
     listeners_closed, migrate, origin, process_ended, resume, roll_back,
@@ -34,8 +37,7 @@ pub use parking::{Parking, park, park_timed_out, parked, stop_parking};
 pub use patience::Patience;
 pub use refusal::{ListenerFault, Refusal};
 pub use register::{register, release};
-pub(crate) use service::is_deaf;
-pub use service::{Definition, Group, Instance, InstanceState, Listener, Service, TableCopy};
+pub use service::{Definition, Instance, InstanceState, Service};
 pub use settings::{
     Difference, GroupSettings, Key, Setting, Settings, SettingsWarning, UnknownSetting, Value,
     Weight, compare,

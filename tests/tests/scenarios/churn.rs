@@ -7,15 +7,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use reuseport_daemon::lab::{
-    load::{Load, LoadOptions},
-    world::World,
+use reuseport_daemon::{
+    api::wire::{Migrate, OutcomeCounts, Outcomes},
+    lab::{
+        load::{Load, LoadOptions},
+        world::World,
+    },
 };
 use reuseport_tests::{
     holdings::Holdings,
     machine::scaled,
     outcomes::all_selected,
-    stage::{DEADLINE, PORT, Stage, any_v4, far_away, tag, v4},
+    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag, v4},
 };
 
 /// How many migrations [`ten_thousand`] makes, where it is set.
@@ -25,11 +28,19 @@ const MIGRATIONS: &str = "REUSEPORTD_TEST_MIGRATIONS";
 const SETTLED: u32 = 100;
 
 pub(crate) fn loopback_500() -> Result<()> {
-    back_to_back(World::loopback()?, scaled(500)?, 8)
+    back_to_back(World::loopback()?, "owner", scaled(500)?, 8)
 }
 
 pub(crate) fn link_100() -> Result<()> {
-    back_to_back(far_away()?, scaled(100)?, 256)
+    back_to_back(far_away()?, "owner", scaled(100)?, 256)
+}
+
+pub(crate) fn kernel_loopback_100() -> Result<()> {
+    back_to_back(World::loopback()?, "kernel", scaled(100)?, 8)
+}
+
+pub(crate) fn kernel_link_100() -> Result<()> {
+    back_to_back(far_away()?, "kernel", scaled(100)?, 256)
 }
 
 /// 10,000 where the time is given to them, see [`MIGRATIONS`]. The daemon holds no more at the end than
@@ -37,15 +48,15 @@ pub(crate) fn link_100() -> Result<()> {
 pub(crate) fn ten_thousand() -> Result<()> {
     let migrations = match env::var(MIGRATIONS) {
         Ok(count) => count.parse().context(MIGRATIONS)?,
-        Err(_) => 2 * SETTLED,
+        Err(_) => scaled(2 * SETTLED)?,
     };
-    back_to_back(World::loopback()?, migrations, 8)
+    back_to_back(World::loopback()?, "owner", migrations, 8)
 }
 
 /// Every connection is answered; those between one migration's switch and the next migration are
 /// answered by the instance that was switched to; the program has run exactly once for each; and the
 /// daemon holds no more than it did before.
-fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
+fn back_to_back(world: World, drain: &str, migrations: u32, clients: u32) -> Result<()> {
     let stage = Stage::set(world, &[any_v4()])?;
     let mut serving = stage.instance(&v4("v0"))?;
     let load = Load::start(
@@ -61,7 +72,14 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         let label = format!("v{number}");
         let next = stage.server(&v4(&label))?;
         let mut since = None;
-        let result = stage.migrate_to(&next, &label, || since = Some(load.mark()))?;
+        let migrate = Migrate {
+            service: SERVICE.to_owned(),
+            to_pid: Some(next.pid()),
+            label: Some(label.clone()),
+            drain: Some(drain.to_owned()),
+            ..Migrate::default()
+        };
+        let result = stage.migrate(&migrate, || since = Some(load.mark()))?;
         switches.push(result.switch_us);
         handshakes += result.handshakes_waited;
         ensure!(result.left_behind == 0, "{result:?}");
@@ -96,6 +114,11 @@ fn back_to_back(world: World, migrations: u32, clients: u32) -> Result<()> {
         let answered = ledger.check_within(since..next, expected)?;
         ensure!(answered > 0, "nothing went to {expected}");
     }
-    all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())?;
+    // What the kernel moves, it asks the program about once more.
+    let outcomes = Outcomes {
+        migrating: OutcomeCounts::default(),
+        ..stage.status()?.groups[0].outcomes.clone()
+    };
+    all_selected(&outcomes, ledger.begun())?;
     early.not_exceeded(&stage)
 }

@@ -303,7 +303,7 @@ fn sessions_of_all(stage: &Stage, clients: u32) -> Result<u64> {
     until("every client is connected", || {
         let sessions = diag.sessions(PORT)?;
         accepted = sessions.inodes.len();
-        Ok(accepted + sessions.unaccepted >= clients as usize)
+        Ok(accepted + sessions.unaccepted.len() >= clients as usize)
     })?;
     Ok(accepted as u64)
 }

@@ -104,8 +104,9 @@ pub struct Handshake {
 pub struct Sessions {
     /// The inodes of those that a process has accepted and still holds, in ascending order.
     pub inodes: Vec<u32>,
-    /// How many no process has accepted yet.
-    pub unaccepted: usize,
+    /// Those that no process has accepted yet, with the server's side, which is written as that of a
+    /// [`Handshake`].
+    pub unaccepted: HashMap<SocketCookie, SocketAddr>,
 }
 
 /// A reader of the socket table of one network namespace. It stays with that namespace, whichever
@@ -202,18 +203,17 @@ impl SockDiag {
             .union(StateFlags::CLOSING);
 
         let mut sessions = Sessions::default();
-        let mut unaccepted = HashSet::new();
         let states = OPEN.union(CLOSING);
         complete(&mut self.channel(), &states, Some(port), |row| {
             let state = StateFlags::from_bits_truncate(1 << (row.header.state & 31));
             if row.header.inode != 0 {
                 sessions.inodes.push(row.header.inode);
             } else if OPEN.contains(state) {
-                unaccepted.insert(row.header.socket_id.cookie);
+                let Handshake { cookie, local, .. } = rows::handshake(&row);
+                sessions.unaccepted.insert(cookie, local);
             }
             Ok(())
         })?;
-        sessions.unaccepted = unaccepted.len();
         sessions.inodes.sort_unstable();
         sessions.inodes.dedup();
         Ok(sessions)

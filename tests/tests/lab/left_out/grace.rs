@@ -4,7 +4,10 @@
 //! anybody can look at, for some microseconds. A socket filter of the old listener, which the kernel
 //! runs in between, makes them a good many more.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use reuseport_daemon::{
@@ -68,9 +71,7 @@ fn replace(rounds: u32, left_out: LeftOut) -> Result<Report> {
         steered.admit(slot, &next)?;
         let old = cookie_of(&serving)?;
         let listeners = listeners_of(&serving)?;
-        for listener in &listeners {
-            SockRef::from(listener).attach_filter(&slow_filter()?)?;
-        }
+        listeners.iter().try_for_each(slow_down)?;
         let enough = u64::from(CLIENTS);
         ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
         steered.switch_to(slot)?;
@@ -90,14 +91,23 @@ fn replace(rounds: u32, left_out: LeftOut) -> Result<Report> {
     Ok(report)
 }
 
-/// Takes every packet, slowly: it lets the kernel find out again and again where the payload begins. A
-/// longer one takes more memory than a socket may have (`optmem_max`).
-fn slow_filter() -> Result<Vec<SockFilter>> {
-    const LONGEST: usize = 2000;
+/// Gives a listener the longest filter that it may have (`optmem_max`: 128 KiB, or 20 before Linux 6.7).
+fn slow_down(listener: &OwnedFd) -> Result<()> {
+    let listener = SockRef::from(listener);
+    match listener.attach_filter(&slow_filter(2000)?) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            Ok(listener.attach_filter(&slow_filter(250)?)?)
+        }
+        attached => Ok(attached?),
+    }
+}
+
+/// Takes every packet, slowly: it lets the kernel find out again and again where the payload begins.
+fn slow_filter(looks: usize) -> Result<Vec<SockFilter>> {
     let look = u16::try_from(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS)?;
     let payload = (libc::SKF_AD_OFF + libc::SKF_AD_PAY_OFFSET).cast_unsigned();
     let take = u16::try_from(libc::BPF_RET | libc::BPF_K)?;
-    let looks = (1..LONGEST).map(|_| SockFilter::new(look, 0, 0, payload));
+    let looks = (0..looks).map(|_| SockFilter::new(look, 0, 0, payload));
     let take = SockFilter::new(take, 0, 0, u32::MAX);
     Ok(looks.chain([take]).collect())
 }

@@ -41,12 +41,20 @@ enum Then {
 
 pub(crate) fn accept_queue() -> Result<()> {
     loses_all(&play(ProgramKind::Select, Then::ShutDown)?)?;
-    play(ProgramKind::Select, Then::WaitAndShutDown)?.check_complete()?;
+    Ok(play(ProgramKind::Select, Then::WaitAndShutDown)?.check_complete()?)
+}
+
+/// What is waited for in [`accept_queue`], moved by the kernel.
+pub(crate) fn queue_is_moved() -> Result<()> {
     Ok(play(ProgramKind::SelectOrMigrate, Then::ShutDown)?.check_complete()?)
 }
 
 pub(crate) fn process_dies() -> Result<()> {
-    loses_all(&play(ProgramKind::Select, Then::Killed)?)?;
+    loses_all(&play(ProgramKind::Select, Then::Killed)?)
+}
+
+/// What is lost in [`process_dies`], moved by the kernel.
+pub(crate) fn process_dies_moved() -> Result<()> {
     Ok(play(ProgramKind::SelectOrMigrate, Then::Killed)?.check_complete()?)
 }
 

@@ -100,6 +100,11 @@ impl Operation {
         self == Self::ServingEnds
     }
 
+    /// Whether it tells the old server to end.
+    pub(super) fn signals(self) -> bool {
+        matches!(self, Self::Migrate { retire, .. } if retire.starts_with("signal"))
+    }
+
     /// Does it, and waits until the daemon has nothing more to do for it.
     pub(super) fn perform(self, daemon: &Daemon, old: &Fixture, new: &Fixture) -> Result<()> {
         match self {
@@ -122,7 +127,7 @@ impl Operation {
                 };
                 let result = daemon.migrate(&parameters, |_| {})?;
                 ensure!(result.outcome == "done", "{result:?}");
-                if retire.starts_with("signal") {
+                if self.signals() {
                     until("v1 is forgotten", || Ok(state(daemon, "v1")?.is_none()))?;
                 }
             }

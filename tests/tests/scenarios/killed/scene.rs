@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reuseport_daemon::{
-    api::wire::ServiceStatus,
+    api::wire::{InstanceStatus, ServiceStatus},
     lab::{
         fixture::Fixture,
         load::{Load, LoadOptions},
@@ -181,9 +181,13 @@ impl Scene {
         }
         until("nothing is under way", || {
             Ok(self.service()?.is_none_or(|service| {
-                let mut instances = service.instances.iter();
-                let known = instances.all(|it| it.state == "gone" || lives(it.pid));
-                service.migration.is_none() && known
+                let done = |it: &InstanceStatus| match it.state.as_str() {
+                    "gone" => true,
+                    // It has been told to end, and is about to.
+                    "retired" => lives(it.pid) && !self.operation.signals(),
+                    _ => lives(it.pid),
+                };
+                service.migration.is_none() && service.instances.iter().all(done)
             }))
         })
     }
@@ -196,9 +200,7 @@ impl Scene {
 
     /// Who is there, in what state and with how many listeners, if the service is.
     pub(super) fn signature(&self) -> Result<Option<Vec<String>>> {
-        let one = |it: reuseport_daemon::api::wire::InstanceStatus| {
-            format!("{} {} {}", it.label, it.state, it.listeners.len())
-        };
+        let one = |it: InstanceStatus| format!("{} {} {}", it.label, it.state, it.listeners.len());
         Ok(self
             .service()?
             .map(|it| it.instances.into_iter().map(one).collect()))
