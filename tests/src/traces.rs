@@ -40,6 +40,9 @@ impl Traces {
     ///
     /// As [`Traces::of`].
     pub fn beside(stage: &Stage, migrations: usize) -> Result<Self> {
+        // At its start the daemon tries what the kernel does, beside everything else. To ask for what it
+        // found is to wait for that, whatever it was.
+        Ctl::of(stage.home())?.run("doctor")?;
         let mut last = Self::read(stage, migrations)?;
         if migrations > 0 {
             until("two readings are the same", || {
