@@ -60,7 +60,12 @@ pub fn stand_still(server: &Fixture) -> Result<()> {
     until("every thread stands", || all_threads_stand(server.pid()))
 }
 
-fn all_threads_stand(pid: u32) -> Result<bool> {
+/// Whether every thread of a process is stopped.
+///
+/// # Errors
+///
+/// Where it is gone.
+pub fn all_threads_stand(pid: u32) -> Result<bool> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let stat = fs::read_to_string(thread?.path().join("stat"))?;
         // The name before it is in parentheses, and may have some of its own.

@@ -15,7 +15,7 @@ use reuseport_daemon::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
-use crate::{stage::DEADLINE, wait};
+use crate::{held::all_threads_stand, stage::DEADLINE, wait};
 
 /// What an nginx is to be.
 #[derive(Clone, Debug)]
@@ -105,6 +105,19 @@ impl Nginx {
             Ok(now.len() == workers && now.is_disjoint(&before))
         })
         .with_context(|| self.log())
+    }
+
+    /// Stops it in the middle of whatever it does, and waits until master and workers stand.
+    ///
+    /// # Errors
+    ///
+    /// Where one cannot be stopped.
+    pub fn stand_still(&self) -> Result<()> {
+        for pid in self.workers()?.into_iter().chain([self.pid()]) {
+            held::Process::open(pid)?.signal("STOP".parse()?)?;
+            wait::until("it stands", || all_threads_stand(pid))?;
+        }
+        Ok(())
     }
 
     /// Kills the master alone. Its workers go on, until this is dropped.

@@ -28,6 +28,7 @@ use crate::{
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         interface::{Interface, InterfaceError},
+        memory,
         netns::{Netns, NetnsError},
         sock_diag::{SockDiag, SockDiagError},
         socket::{self, SocketError, SocketFacts},
@@ -115,6 +116,7 @@ impl Probe {
             return found.clone();
         }
         let made = examine(Trial::load(&self.loader).ok());
+        memory::give_back();
         if made.is_conclusive() {
             *found = Some(made.clone());
         }

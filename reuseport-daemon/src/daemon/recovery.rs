@@ -10,6 +10,7 @@ use crate::{
     chain::chain,
     domain::{self, Decision, Generation, Instance, ServiceName},
     steering::SteeringError,
+    sys::memory,
 };
 
 impl Driver {
@@ -24,7 +25,11 @@ impl Driver {
         for path in foreign {
             warn!(path = %path.display(), "not a service's directory, left alone");
         }
+        if services.is_empty() {
+            return Ok(());
+        }
         let edition = self.loader.edition()?;
+        memory::give_back();
         let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {

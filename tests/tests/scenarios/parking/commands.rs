@@ -23,7 +23,7 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     ctl::Ctl,
-    sockets::{Made, connected, tcp},
+    sockets::{Made, tcp},
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, v4},
     traces::Traces,
     wait::until,
@@ -187,7 +187,7 @@ pub(crate) fn timed_out() -> Result<()> {
     );
 
     let second = stage.instance(&v4("v2"))?;
-    connected(stage.world.client(), target)?;
+    answered(&stage)?;
     let parking = parked(&stage)?;
     ensure!(parking.open && parking.unserved_ms.is_none(), "{parking:?}");
     drop(second);
@@ -197,6 +197,13 @@ pub(crate) fn timed_out() -> Result<()> {
     ensure!(load.advances_by(1, DEADLINE), "an answer");
     load.stop()?.connections.check_complete()?;
     Ok(())
+}
+
+/// Whoever asks is answered.
+fn answered(stage: &Stage) -> Result<()> {
+    let load = begin(stage, vec![stage.world.v4(PORT)], 1)?;
+    ensure!(load.advances_by(1, DEADLINE), "an answer");
+    Ok(load.stop()?.connections.check_complete()?)
 }
 
 /// The daemon stops and starts again: what it knows of parking is on record, and the next end of a
