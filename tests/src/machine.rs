@@ -3,8 +3,8 @@
 
 use std::env;
 
-use anyhow::{Context, Result, ensure};
-use reuseport_daemon::sys::migrate_req;
+use anyhow::{Context, Result, bail, ensure};
+use reuseport_daemon::{daemon::examine_machine, sys::migrate_req};
 use rustix::system::uname;
 
 /// Programs that a machine was made without, with commas between them.
@@ -68,6 +68,29 @@ impl Need {
 /// Where `REUSEPORTD_SCALE` is not a number.
 pub fn scaled(repetitions: u32) -> Result<u32> {
     Ok(repetitions.div_ceil(scale()?))
+}
+
+/// Whether this kernel leaves acceptors asleep when it moves connections to them, as the daemon finds it
+/// out; one that moves none does not.
+///
+/// # Errors
+///
+/// Where it cannot be found out.
+pub fn leaves_asleep() -> Result<bool> {
+    let machine = examine_machine(tempfile::tempdir()?.path());
+    let mut findings = machine.findings.iter();
+    let Some(finding) = findings.find(|it| it.subject == "queue migration") else {
+        ensure!(
+            !migrate_req::supported()?,
+            "no finding about queues: {machine:?}"
+        );
+        return Ok(false);
+    };
+    match finding.level.as_str() {
+        "ok" => Ok(false),
+        "warning" if finding.message.contains("CVE-2026-46015") => Ok(true),
+        _ => bail!("{finding:?}"),
+    }
 }
 
 fn scale() -> Result<u32> {

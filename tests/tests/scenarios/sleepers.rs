@@ -6,7 +6,6 @@ use std::{collections::HashMap, fs, os::fd::AsFd};
 use anyhow::{Context, Result, bail, ensure};
 use reuseport_daemon::{
     api::wire::Migrate,
-    daemon::examine_machine,
     domain::SocketCookie,
     lab::{
         fixture::Fixture,
@@ -24,6 +23,7 @@ use reuseport_daemon::{
 use reuseport_tests::{
     ctl::Ctl,
     held::{PATIENCE, Stopped, until_queued},
+    machine::leaves_asleep,
     people::server_in,
     sockets::{Made, connected, tcp},
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, tag, v4},
@@ -33,20 +33,6 @@ use rustix::process::Signal;
 
 /// Connections in the queue of a listener that closes.
 const WAITING: u32 = 5;
-
-/// Whether this kernel leaves them asleep, as the daemon finds it out.
-fn leaves_asleep() -> Result<bool> {
-    let machine = examine_machine(tempfile::tempdir()?.path());
-    let mut findings = machine.findings.iter();
-    let finding = findings
-        .find(|it| it.subject == "queue migration")
-        .context("a finding about queues")?;
-    match finding.level.as_str() {
-        "ok" => Ok(false),
-        "warning" if finding.message.contains("CVE-2026-46015") => Ok(true),
-        _ => bail!("{finding:?}"),
-    }
-}
 
 /// Without the daemon: who sleeps is left asleep where the daemon finds it so, with all that was moved
 /// in the queue, until somebody connects; and is woken where it finds otherwise.
