@@ -127,7 +127,7 @@ pub(crate) fn nobody_acknowledges() -> Result<()> {
     let mut receiving = case.receive()?;
     let stands = case.old.stop()?;
     let clients = Waiting::for_instance(&case.stage, "v1", WAITING)?;
-    let result = migrate(&case.stage, "--to t --drain-timeout 300ms", "timed_out", 5)?;
+    let result = migrate(&case.stage, "--to t --drain-timeout 2s", "timed_out", 5)?;
     ensure!(result.left_behind == u64::from(WAITING), "{result:?}");
     ensure!(
         result.handed_off == 0 && result.accepted_while_draining == 0,
