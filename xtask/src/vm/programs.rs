@@ -19,7 +19,7 @@ const INIT: &str = "vm-init";
 const TESTS: [&str; 1] = ["scenarios"];
 
 /// What they start.
-const STARTED: [&str; 3] = ["reuseportd", "reuseportctl", "fixture"];
+const STARTED: [&str; 4] = ["reuseportd", "reuseportctl", "fixture", "receive"];
 
 /// What they start of others.
 const BORROWED: [&str; 3] = ["cat", "setpriv", "nginx"];
