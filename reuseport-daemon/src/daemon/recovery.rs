@@ -10,7 +10,6 @@ use crate::{
     chain::chain,
     domain::{self, Decision, Generation, Instance, ServiceName},
     steering::SteeringError,
-    sys::memory,
 };
 
 impl Driver {
@@ -29,7 +28,6 @@ impl Driver {
             return Ok(());
         }
         let edition = self.loader.edition()?;
-        memory::give_back();
         let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {

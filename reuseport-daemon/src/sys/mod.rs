@@ -14,7 +14,6 @@ pub mod grace;
 pub mod interface;
 pub mod listen_options;
 pub mod listener_settings;
-pub mod memory;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;

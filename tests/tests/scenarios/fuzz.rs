@@ -44,7 +44,7 @@ const BATCH: u64 = 2_000;
 const CLIENTS: u64 = 4;
 
 /// How much more the daemon may use than after the first batch, in KiB: allocators keep some.
-const GROWTH_KIB: u64 = 16 << 10;
+const GROWTH_KIB: u64 = 8 << 10;
 
 /// Works beside the driver, closers, and what a namespace is entered with.
 const THREADS_MEANWHILE: u64 = 32;

@@ -19,7 +19,6 @@ use crate::{
     domain::{Address, Definition, Refusal, Uid},
     steering::{GroupMaps, ProgramKind},
     sys::{
-        memory,
         netns::{Netns, NetnsError},
         users,
     },
@@ -59,7 +58,6 @@ impl Driver {
         let netns = self.netns_of(&definition)?;
         self.check_free(&definition, &netns)?;
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
-        memory::give_back();
         let kind = maps.groups().first().map(GroupMaps::kind);
         if definition.park_timeout.is_some() && kind == Some(ProgramKind::Select) {
             self.pins.remove(&definition.name)?;
