@@ -5,15 +5,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{
-    inspect::{self, InspectError},
-    managed::Managed,
-};
+use super::{inspect, managed::Managed};
 use crate::{
     api::wire::Failure,
     domain::SocketCookie,
     steering::{GroupMaps, SteeringError},
-    sys::process::{Process, ProcessError},
 };
 
 /// Attaches the programs of a service that an earlier daemon left: they may have been renewed since, or
@@ -41,14 +37,9 @@ fn each_group(
         if left.is_empty() {
             break;
         }
-        let process = match Process::reopen(instance.process) {
-            Ok(process) => process,
-            Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-            Err(error) => return Err(InspectError::from(error).into()),
-        };
         let group_of: HashMap<SocketCookie, usize> = state.listeners_of(*generation).collect();
         let cookies = group_of.keys().copied().collect();
-        for (cookie, socket) in inspect::duplicates(&process, &managed.netns, &cookies)? {
+        for (cookie, socket) in inspect::duplicates(instance.process, &managed.netns, &cookies)? {
             let index = group_of[&cookie];
             if left.remove(&index) {
                 change(index, socket.as_fd())?;

@@ -16,11 +16,7 @@ use crate::{
     api::wire::Failure,
     chain::chain,
     domain::{self, Definition, InstanceState, Parking, ServiceName, SocketCookie},
-    sys::{
-        netns::Netns,
-        process::{Process, ProcessError},
-        sock_diag::SockDiag,
-    },
+    sys::{netns::Netns, sock_diag::SockDiag},
 };
 
 /// How long until a group that could not park is tried again.
@@ -206,16 +202,12 @@ impl Managed {
             return Ok(());
         }
         for generation in self.state.in_state(InstanceState::Serving) {
-            let process = match Process::reopen(self.state.instances[&generation].process) {
-                Ok(process) => process,
-                Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let process = self.state.instances[&generation].process;
             let cookies = self
                 .state
                 .listeners_of(generation)
                 .map(|(cookie, _)| cookie);
-            let sockets = inspect::duplicates(&process, &self.netns, &cookies.collect())?;
+            let sockets = inspect::duplicates(process, &self.netns, &cookies.collect())?;
             for (cookie, group) in self.state.listeners_of(generation) {
                 if let Some(socket) = sockets.get(&cookie) {
                     self.lot.learn(generation, group, socket);
