@@ -17,11 +17,12 @@ use reuseport_daemon::{
 use reuseport_tests::{
     held::PATIENCE,
     nginx::{Nginx, Options},
-    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
+    stage::{PORT, SERVICE, Stage, any_v4, far_away, tag},
 };
 use rustix::process::Signal;
 
 use super::{
+    super::nginx::go_on,
     end::{End, check_closed, check_losses},
     park,
 };
@@ -127,13 +128,6 @@ fn churn(world: &World) -> Result<Load> {
     let load = Load::start(world.client(), options)?;
     go_on(&load)?;
     Ok(load)
-}
-
-/// Every client ends what it had begun, and begins anew.
-fn go_on(load: &Load) -> Result<()> {
-    let enough = u64::from(CLIENTS) * 2;
-    ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
-    Ok(())
 }
 
 fn tell(what: &str, begun: u64, lost: u64) {
