@@ -30,10 +30,12 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 11] = [
+const NEEDS: [(&str, Need); 13] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("handoff::acknowledgements", Need::Program("python3")),
+    ("handoff::python", Need::Program("python3")),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
