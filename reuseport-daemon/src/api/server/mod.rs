@@ -298,11 +298,13 @@ fn admin_group() -> Option<u32> {
     }
 }
 
-/// Errors of `accept` that go away when something else is given back.
+/// Errors of `accept`, and of `epoll_ctl` after it, that go away when something else is given back.
+/// `ENOSPC` is said of a user's watches (`ep_insert`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/fs/eventpoll.c>).
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
     )
 }
 
