@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = trials();
     trials.extend(killed::Operation::ALL.map(kill_points));
+    trials.extend(killed::Operation::ALL.map(denials));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -142,6 +143,12 @@ fn trials() -> Vec<Trial> {
 fn kill_points(operation: killed::Operation) -> Trial {
     Trial::test(format!("killed::{}", operation.name()), move || {
         killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+fn denials(operation: killed::Operation) -> Trial {
+    Trial::test(format!("exhaustion::{}", operation.name()), move || {
+        killed::denied_at_every_call(operation).map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
 
