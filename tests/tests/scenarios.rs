@@ -130,6 +130,11 @@ fn trials() -> Vec<Trial> {
             added_or_unsupported, refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
             set_as_the_server_is,
         }
+        parking: parking::store {
+            kept_before_the_first_instance, kept_when_killed, kept_when_stopped,
+            not_kept_without_a_store, kept_no_longer_than_needed, wrong_ones_are_closed,
+            nobody_keeps_them,
+        }
         parking: parking::nginx {
             quit_20 as nginx_quit_20, quit_without as nginx_quit_without,
             killed_20 as nginx_killed_20,

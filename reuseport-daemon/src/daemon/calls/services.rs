@@ -73,8 +73,10 @@ impl Driver {
         let managed = Managed::new(state, maps, netns, lot, exits, switch);
         self.services.insert(definition.name.clone(), managed);
         if let Err(error) = self.park_first(&definition.name) {
-            // Its parking listeners are closed, and nothing else has come of it.
-            self.services.remove(&definition.name);
+            // Nothing else has come of it.
+            if let Some(mut managed) = self.services.remove(&definition.name) {
+                managed.lot.close_all();
+            }
             self.pins.remove(&definition.name)?;
             return Err(failure::not_parked(&error));
         }
@@ -121,6 +123,7 @@ impl Driver {
         if self.left_alone.contains_key(&name) {
             self.pins.remove(&name)?;
             self.left_alone.remove(&name);
+            self.left.close(&name);
             info!(service = %name, "pins removed of a service that was left alone");
             let message = format!(
                 "service {name} removed; its program steers on until its listeners are closed"
