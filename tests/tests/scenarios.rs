@@ -30,10 +30,11 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 11] = [
+const NEEDS: [(&str, Need); 12] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("killed::parking_", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
@@ -143,12 +144,11 @@ fn trials() -> Vec<Trial> {
 }
 
 fn kill_points(operation: killed::Operation) -> Trial {
-    Trial::test(format!("killed::{}", operation.name()), move || {
-        killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
-    })
+    let name = format!("killed::{}", operation.name());
+    trial(&name, move || killed::at_every_effect(operation))
 }
 
-fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
     let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
     Trial::ignorable_test(name, move || {
@@ -156,7 +156,7 @@ fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
     })
 }
 
-fn run(needs: &[Need], test: fn() -> Result<()>) -> Result<Completion> {
+fn run(needs: &[Need], test: impl Fn() -> Result<()>) -> Result<Completion> {
     for need in needs {
         if let Some(why) = need.unmet()? {
             return Ok(Completion::ignored_with(why));

@@ -1,5 +1,5 @@
 //! A service manager in miniature: it hears when a daemon is ready, keeps descriptors for it, and gives
-//! them to the next one, as systemd does (sd_notify(3), sd_listen_fds(3)).
+//! them to the next one, as systemd does (`sd_notify(3)`, `sd_listen_fds(3)`).
 
 use std::{
     io::{self, Read},

@@ -1,5 +1,5 @@
 //! What a service manager gives a process along: where to tell it something, and descriptors
-//! (sd_listen_fds(3)).
+//! (`sd_listen_fds(3)`).
 
 #![expect(
     unsafe_code,

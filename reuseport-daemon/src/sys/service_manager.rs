@@ -1,5 +1,5 @@
 //! The service manager, such as systemd: what it is told, and descriptors that it keeps for the next
-//! process of this service (sd_notify(3)).
+//! process of this service (`sd_notify(3)`).
 //!
 //! A message is a datagram that it reads when it gets to it, and nobody says what came of it. So a
 //! descriptor is followed by a probe, which is the end of a pipe: the manager closes what it does not

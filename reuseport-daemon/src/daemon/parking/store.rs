@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Waits until the service manager has heard everything: what a process says that is gone by the
-    /// time that it is read may be taken for nobody's (sd_notify_barrier(3)).
+    /// time that it is read may be taken for nobody's (`sd_notify_barrier(3)`).
     pub(in crate::daemon) fn until_heard(&self) {
         let Some(manager) = &self.manager else {
             return;
