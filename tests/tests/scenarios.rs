@@ -30,12 +30,14 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 13] = [
+const NEEDS: [(&str, Need); 15] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("exhaustion::parking_", Need::Migration),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
+    ("killed::parking_", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
@@ -133,6 +135,11 @@ fn trials() -> Vec<Trial> {
             added_or_unsupported, refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
             set_as_the_server_is,
         }
+        parking: parking::store {
+            kept_before_the_first_instance, kept_when_killed, kept_when_stopped,
+            not_kept_without_a_store, kept_no_longer_than_needed, wrong_ones_are_closed,
+            nobody_keeps_them,
+        }
         parking: parking::nginx {
             quit_20 as nginx_quit_20, quit_without as nginx_quit_without,
             killed_20 as nginx_killed_20,
@@ -141,18 +148,16 @@ fn trials() -> Vec<Trial> {
 }
 
 fn kill_points(operation: killed::Operation) -> Trial {
-    Trial::test(format!("killed::{}", operation.name()), move || {
-        killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
-    })
+    let name = format!("killed::{}", operation.name());
+    trial(&name, move || killed::at_every_effect(operation))
 }
 
 fn denials(operation: killed::Operation) -> Trial {
-    Trial::test(format!("exhaustion::{}", operation.name()), move || {
-        killed::denied_at_every_call(operation).map_err(|error| Failed::from(format!("{error:#}")))
-    })
+    let name = format!("exhaustion::{}", operation.name());
+    trial(&name, move || killed::denied_at_every_call(operation))
 }
 
-fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
     let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
     Trial::ignorable_test(name, move || {
@@ -160,7 +165,7 @@ fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
     })
 }
 
-fn run(needs: &[Need], test: fn() -> Result<()>) -> Result<Completion> {
+fn run(needs: &[Need], test: impl Fn() -> Result<()>) -> Result<Completion> {
     for need in needs {
         if let Some(why) = need.unmet()? {
             return Ok(Completion::ignored_with(why));

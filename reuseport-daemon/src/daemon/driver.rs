@@ -12,6 +12,7 @@ use super::{
     migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
+    parking::{Left, Store},
     probe::Probe,
     watch::{Exit, Exits},
 };
@@ -85,6 +86,10 @@ pub(super) struct Driver {
     pub(super) run_count: u64,
     /// Services that are pinned and could not be taken up, and why.
     pub(super) left_alone: BTreeMap<ServiceName, String>,
+    /// Who keeps parking listeners when the daemon is gone.
+    pub(super) store: Arc<Store>,
+    /// Those that an earlier daemon left, of services that are not taken up.
+    pub(super) left: Left,
     pub(super) beside: Beside,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,

@@ -20,6 +20,13 @@ impl Driver {
     ///
     /// Where not even the list of them can be read.
     pub(super) fn recover(&mut self) -> Result<(), SteeringError> {
+        self.take_up_all()?;
+        // What is left alone keeps its parking listeners too.
+        self.left.close_all_but(&self.left_alone);
+        Ok(())
+    }
+
+    fn take_up_all(&mut self) -> Result<(), SteeringError> {
         let (services, foreign) = self.pins.list()?;
         for path in foreign {
             warn!(path = %path.display(), "not a service's directory, left alone");
@@ -86,7 +93,8 @@ impl Driver {
         }
         self.watch_log(&maps);
         let switch = Arc::clone(&self.switch);
-        let lot = self.lot(name, &netns);
+        let mut lot = self.lot(name, &netns);
+        lot.take_back(&mut self.left, &state.definition);
         let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
         if let Err(error) = managed.learn_templates() {
             warn!(

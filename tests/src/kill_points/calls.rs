@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use nix::{errno::Errno, unistd::Pid};
 use reuseport_daemon::sys::process::Process;
-use rustix::net::{AddressFamily, sockopt::socket_domain};
+use rustix::net::{
+    AddressFamily, SocketType,
+    sockopt::{socket_domain, socket_type},
+};
 
 /// Calls that change nothing but the process itself, and those that only look. Whatever is not here
 /// and is not looked at more closely below is an effect.
@@ -59,6 +62,7 @@ const HARMLESS: &[i64] = &[
     libc::SYS_newfstatat,
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_open,
+    libc::SYS_pipe2,
     libc::SYS_ppoll,
     libc::SYS_prctl,
     libc::SYS_pread64,
@@ -255,7 +259,9 @@ impl Call {
             libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 => !self.is_file(first),
             libc::SYS_recvmsg => self.is_conversation(first)?,
             libc::SYS_sendmsg => {
-                !self.passes_descriptors(second)? && self.is_conversation(first)?
+                !self.passes_descriptors(second)?
+                    && self.is_conversation(first)?
+                    && !self.is_datagram(first)?
             }
             number if ON_A_SOCKET.contains(&number) => self.is_conversation(first)?,
             number => HARMLESS.contains(&number),
@@ -288,6 +294,16 @@ impl Call {
         };
         let domain = socket_domain(&socket)?;
         Ok(domain == AddressFamily::UNIX || domain == AddressFamily::NETLINK)
+    }
+
+    /// Whether what is sent on a socket is for the service manager, which keeps or forgets what it says.
+    fn is_datagram(&self, fd: u64) -> Result<bool> {
+        let process = Process::open(u32::try_from(self.process.as_raw())?)?;
+        let Ok(socket) = process.descriptor(i32::try_from(fd)?) else {
+            return Ok(false);
+        };
+        let unix = socket_domain(&socket)? == AddressFamily::UNIX;
+        Ok(unix && socket_type(&socket)? == SocketType::DGRAM)
     }
 
     /// Whether a message has ancillary data, which keeps or hands over a descriptor.

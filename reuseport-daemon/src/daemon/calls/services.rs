@@ -77,8 +77,10 @@ impl Driver {
                 .and_then(|()| Ok(self.pins.settle(&name)?))
         };
         if let Err(failure) = settled {
-            // Its parking listeners are closed, and nothing else has come of it.
-            self.services.remove(&name);
+            // Nothing else has come of it.
+            if let Some(mut managed) = self.services.remove(&name) {
+                managed.lot.close_all();
+            }
             if let Err(error) = self.pins.clear_aside(&name) {
                 warn!(service = %name, error = chain(&error), "pins of no service are left");
             }
@@ -127,6 +129,7 @@ impl Driver {
         if self.left_alone.contains_key(&name) {
             self.pins.set_aside(&name)?;
             self.left_alone.remove(&name);
+            self.left.close(&name);
             info!(service = %name, "a service that was left alone is removed");
             self.unpin(&name)?;
             let message = format!(

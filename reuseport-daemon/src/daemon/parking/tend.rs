@@ -64,6 +64,7 @@ impl Driver {
         let decision = domain::stop_parking(&managed.state);
         managed.perform(&decision, &Sockets::new())?;
         managed.state = decision.next;
+        managed.lot.close_all();
         Ok(())
     }
 
@@ -74,6 +75,7 @@ impl Driver {
             Arc::clone(netns),
             self.grace,
             self.events.clone(),
+            Arc::clone(&self.store),
         )
     }
 

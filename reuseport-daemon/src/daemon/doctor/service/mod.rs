@@ -112,6 +112,7 @@ impl Half {
                     Some(Parking {
                         status: managed.lot.status(&managed.state, group)?,
                         trouble: managed.lot.trouble(group).map(ToOwned::to_owned),
+                        kept: managed.lot.is_kept(group),
                     })
                 })
                 .collect(),
