@@ -191,7 +191,7 @@ fn by_descriptors(
 
 /// What listens at a service's ports. It is read twice, since a long list is read in parts, and goes on
 /// by a count that is too high where something has gone meanwhile (`inet_diag_dump_icsk`,
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_diag.c>).
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
 pub(super) fn open_listeners(
     definition: &Definition,
     netns: &Netns,
