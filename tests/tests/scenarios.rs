@@ -30,10 +30,12 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 12] = [
+const NEEDS: [(&str, Need); 14] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("handoff::acknowledgements", Need::Program("python3")),
+    ("handoff::python", Need::Program("python3")),
     ("killed::parking_", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = trials();
     trials.extend(killed::Operation::ALL.map(kill_points));
+    trials.extend(killed::Operation::ALL.map(denials));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -146,6 +149,11 @@ fn trials() -> Vec<Trial> {
 fn kill_points(operation: killed::Operation) -> Trial {
     let name = format!("killed::{}", operation.name());
     trial(&name, move || killed::at_every_effect(operation))
+}
+
+fn denials(operation: killed::Operation) -> Trial {
+    let name = format!("exhaustion::{}", operation.name());
+    trial(&name, move || killed::denied_at_every_call(operation))
 }
 
 fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {

@@ -19,7 +19,7 @@ use crate::{
     sys::{
         netns::{Netns, NetnsError},
         passed::{Closer, Passed},
-        process::{Process, ProcessError},
+        process::{Ended, Process, ProcessError, unless_ended},
         signal::SignalError,
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
         socket::{self, SocketError, SocketFacts, TcpFacts},
@@ -72,6 +72,12 @@ pub(super) enum InspectError {
         /// The caller.
         uid: u32,
     },
+}
+
+impl Ended for InspectError {
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Process(error) if error.is_end())
+    }
 }
 
 /// A process that a call needs a look at.
@@ -210,10 +216,20 @@ pub(super) fn open_listeners(
     Ok(open()?)
 }
 
-/// Duplicates of those listeners of a process that `cookies` names and that it still has. None of
-/// its other descriptors is touched: a session that is closed while somebody else has a duplicate
-/// is closed by whoever is last.
+/// Duplicates of those listeners of a process that `cookies` names and that it still has; one that has
+/// ended has none. None of its other descriptors is touched: a session that is closed while somebody
+/// else has a duplicate is closed by whoever is last.
 pub(super) fn duplicates(
+    process: ProcessId,
+    netns: &Netns,
+    cookies: &HashSet<SocketCookie>,
+) -> Result<Sockets, InspectError> {
+    let process = Process::reopen(process).map_err(InspectError::from);
+    let sockets = process.and_then(|it| duplicates_of(&it, netns, cookies));
+    Ok(unless_ended(sockets)?.unwrap_or_default())
+}
+
+fn duplicates_of(
     process: &Process,
     netns: &Netns,
     cookies: &HashSet<SocketCookie>,

@@ -16,7 +16,6 @@ use crate::{
     chain::chain,
     domain::{self, Decision, Generation, Instance, InstanceState, ServiceName, SocketCookie},
     steering::SteeringError,
-    sys::memory,
 };
 
 /// How long after a service has been taken up its listeners are looked at. By then the ends of
@@ -46,7 +45,6 @@ impl Driver {
             return Ok(());
         }
         let edition = self.loader.edition()?;
-        memory::give_back();
         let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {

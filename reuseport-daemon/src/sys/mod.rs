@@ -16,7 +16,6 @@ pub mod inherit;
 pub mod interface;
 pub mod listen_options;
 pub mod listener_settings;
-pub mod memory;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;

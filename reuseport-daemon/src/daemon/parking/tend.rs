@@ -15,10 +15,7 @@ use super::{
 use crate::{
     chain::chain,
     domain::{self, InstanceState, Parking, ServiceName, SocketCookie},
-    sys::{
-        netns::Netns,
-        process::{Process, ProcessError},
-    },
+    sys::netns::Netns,
 };
 
 /// How long until a group that could not park is tried again.
@@ -196,16 +193,12 @@ impl Managed {
             return Ok(());
         }
         for generation in self.state.in_state(InstanceState::Serving) {
-            let process = match Process::reopen(self.state.instances[&generation].process) {
-                Ok(process) => process,
-                Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let process = self.state.instances[&generation].process;
             let cookies = self
                 .state
                 .listeners_of(generation)
                 .map(|(cookie, _)| cookie);
-            let sockets = inspect::duplicates(&process, &self.netns, &cookies.collect())?;
+            let sockets = inspect::duplicates(process, &self.netns, &cookies.collect())?;
             for (cookie, group) in self.state.listeners_of(generation) {
                 if let Some(socket) = sockets.get(&cookie) {
                     self.lot.learn(generation, group, socket);
