@@ -63,6 +63,8 @@ pub(super) enum Event {
     ParkAgain(ServiceName),
     /// Connections that waited have been moved to whoever serves.
     Unparked(ServiceName),
+    /// A service that an earlier daemon left was taken up a moment ago.
+    TakenUp(ServiceName),
 }
 
 /// The rest of a call.
@@ -143,6 +145,7 @@ impl Driver {
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
+            Event::TakenUp(service) => self.on_taken_up(&service),
         }
     }
 

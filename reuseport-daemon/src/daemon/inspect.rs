@@ -2,7 +2,7 @@
 //! of a server changes here.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    api::wire::Failure,
     domain::{
         Address, Definition, Found, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
         of_passed, of_process, unfit,
@@ -192,6 +193,27 @@ fn by_descriptors(
         listeners,
         sockets,
     })
+}
+
+/// What listens at a service's ports. It is read twice, since a long list is read in parts, and goes on
+/// by a count that is too high where something has gone meanwhile (`inet_diag_dump_icsk`,
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
+pub(super) fn open_listeners(
+    definition: &Definition,
+    netns: &Netns,
+) -> Result<BTreeSet<SocketCookie>, Failure> {
+    let open = || -> Result<BTreeSet<SocketCookie>, InspectError> {
+        let diag = netns.enter(SockDiag::open)??;
+        let mut found = BTreeSet::new();
+        for _ in 0..2 {
+            for address in &definition.addresses {
+                let here = diag.listeners(Some(address.socket.port()))?;
+                found.extend(here.into_iter().map(|row| row.cookie));
+            }
+        }
+        Ok(found)
+    };
+    Ok(open()?)
 }
 
 /// Duplicates of those listeners of a process that `cookies` names and that it still has; one that has

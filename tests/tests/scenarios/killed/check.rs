@@ -58,7 +58,11 @@ impl Expected {
                 });
                 signatures.extend([before, half]);
             }
-            Operation::ServingEnds | Operation::Park | Operation::ParkTimeout => {}
+            // What is closed is seen to by whichever daemon is there.
+            Operation::RegisterFewer
+            | Operation::ServingEnds
+            | Operation::Park
+            | Operation::ParkTimeout => {}
             // The one that is gone is forgotten before the next one is on record.
             Operation::Unpark => signatures.extend([before, Some(Vec::new())]),
             Operation::Add

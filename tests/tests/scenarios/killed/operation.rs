@@ -28,6 +28,8 @@ pub(crate) enum Operation {
     RegisterStandby,
     /// `register` of an instance that has opened more listeners.
     RegisterMore,
+    /// `register` of an instance that has closed a listener.
+    RegisterFewer,
     /// `migrate`
     Migrate {
         /// `--drain`
@@ -57,11 +59,12 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Each of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Add,
         Self::RegisterFirst,
         Self::RegisterStandby,
         Self::RegisterMore,
+        Self::RegisterFewer,
         migrate("owner", "keep"),
         migrate("owner", "shutdown"),
         migrate("owner", "signal:TERM"),
@@ -86,6 +89,7 @@ impl Operation {
             Self::RegisterFirst => "register_first".to_owned(),
             Self::RegisterStandby => "register_standby".to_owned(),
             Self::RegisterMore => "register_more".to_owned(),
+            Self::RegisterFewer => "register_fewer".to_owned(),
             Self::Migrate { drain, retire } => {
                 format!("migrate_{drain}_{}", retire.trim_end_matches(":TERM"))
             }
@@ -113,6 +117,7 @@ impl Operation {
             }
             Self::RegisterStandby
             | Self::RegisterMore
+            | Self::RegisterFewer
             | Self::Migrate { .. }
             | Self::RollBack
             | Self::Release
@@ -182,7 +187,7 @@ impl Operation {
         let daemon = stage.daemon();
         match self {
             Self::Add | Self::AddParked => self.add(daemon)?,
-            Self::RegisterFirst | Self::RegisterMore => {
+            Self::RegisterFirst | Self::RegisterMore | Self::RegisterFewer => {
                 daemon.register(SERVICE, old.pid(), "v1")?;
             }
             Self::RegisterStandby => {

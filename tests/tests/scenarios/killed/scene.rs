@@ -20,7 +20,10 @@ use reuseport_tests::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::operation::{Operation, end_the_old, is_parking, until_rotated};
+use super::{
+    super::parking::shapes::shut_down_one_of_two,
+    operation::{Operation, end_the_old, is_parking, until_rotated},
+};
 
 /// Clients that connect all the time, half of them to each address.
 pub(super) const CLIENTS: u32 = 4;
@@ -28,6 +31,9 @@ pub(super) const CLIENTS: u32 = 4;
 /// `FileDescriptorStoreMax=`: as many daemons as there may be in one scene leave one listener for each
 /// address, beside the two of a rotation and the probe.
 const ROOM: usize = 9;
+
+/// How many of its two listeners at each address `v1` has when it has closed one.
+const LEFT: usize = 3;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +104,9 @@ impl Scene {
         if !operation.adds() {
             operation.add(daemon)?;
         }
+        if operation == Operation::RegisterFewer {
+            old.listen_more()?;
+        }
         if !operation.adds() && operation != Operation::RegisterFirst {
             daemon.register(SERVICE, old.pid(), "v1")?;
         }
@@ -115,6 +124,9 @@ impl Scene {
         }
         if operation == Operation::RegisterMore {
             old.listen_more()?;
+        }
+        if operation == Operation::RegisterFewer {
+            shut_down_one_of_two(&stage, &old, "v1")?;
         }
         let targets = vec![stage.world.v4(PORT), stage.world.v6(PORT)];
         let options = LoadOptions {
@@ -204,6 +216,14 @@ impl Scene {
             // It fails where the server has been killed.
             let _ = self.old.signal(Signal::CONT);
             self.held = None;
+        }
+        if self.operation == Operation::RegisterFewer {
+            // A daemon looks for closed listeners a moment after its start.
+            until("no closed listener has a slot", || {
+                let service = self.service()?.context("the service")?;
+                let old = service.instances.iter().find(|it| it.label == "v1");
+                Ok(old.is_none_or(|it| it.listeners.len() <= LEFT))
+            })?;
         }
         if self.operation == Operation::ParkTimeout {
             // A daemon counts the time from when it starts.
