@@ -14,6 +14,7 @@ use super::{
     observe::{self, Seen},
     probe::Probe,
     watch::{Exit, Exits},
+    watchdog::Watchdog,
 };
 use crate::{
     api::{Envelope, wire::Failure},
@@ -100,6 +101,7 @@ impl Driver {
         mut events: mpsc::UnboundedReceiver<Event>,
         mut exits: mpsc::UnboundedReceiver<Exit>,
         stop: impl Future<Output = ()>,
+        mut watchdog: Watchdog,
     ) {
         tokio::pin!(stop);
         let mut stopped = self.stopped.clone();
@@ -114,6 +116,7 @@ impl Driver {
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
+                () = watchdog.due() => watchdog.tell(),
                 else => break,
             }
         }

@@ -21,6 +21,7 @@ mod driver;
 mod failure;
 mod handoff;
 mod inspect;
+mod journal;
 mod logging;
 mod managed;
 mod migrate_req;
@@ -37,6 +38,7 @@ mod settings;
 mod status;
 mod wake;
 mod watch;
+mod watchdog;
 
 pub use config::{Config, ConfigError};
 pub use doctor::examine_machine;

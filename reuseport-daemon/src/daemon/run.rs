@@ -23,6 +23,7 @@ use super::{
     logging::{self, LoggingError},
     migrate_req::Switch,
     probe::Probe,
+    watchdog::Watchdog,
 };
 use crate::{
     api::server::{BindError, Server, ServerError},
@@ -167,7 +168,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         // Dropped, not sent: either way the server has ended, and has had its answers.
         let _ = ended.await;
     };
-    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, exited, until_served));
+    let watchdog = Watchdog::from_environment();
+    let drive = driver.serve(mailbox, inbox, exited, until_served, watchdog);
+    let (result, ()) = tokio::join!(serve, drive);
     notify(&[NotifyState::Stopping]);
     info!("stopped; steering goes on as it is");
     Ok(result?)
@@ -184,7 +187,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn notify(states: &[NotifyState<'_>]) {
+pub(super) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot notify the service manager");
     }
