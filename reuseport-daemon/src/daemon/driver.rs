@@ -13,6 +13,7 @@ use super::{
     migration_run::Run,
     observe::{self, Seen},
     probe::Probe,
+    units::UnitEvent,
     watch::{Exit, Exits},
     watchdog::Watchdog,
 };
@@ -63,6 +64,8 @@ pub(super) enum Event {
     ParkAgain(ServiceName),
     /// Connections that waited have been moved to whoever serves.
     Unparked(ServiceName),
+    /// A unit may have a listener, or is to be looked at again.
+    Unit(UnitEvent),
 }
 
 /// The rest of a call.
@@ -141,6 +144,7 @@ impl Driver {
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
+            Event::Unit(event) => self.on_unit(event),
         }
     }
 
@@ -186,6 +190,7 @@ impl Driver {
             }
         }
         self.wake(&exit.service);
+        self.look_for_units(&exit.service);
     }
 
     /// Takes a look at a process beside the driver, and then goes on with the call.
@@ -260,6 +265,7 @@ impl Driver {
                 log_end(name, end);
                 run.finish(managed, &migration, end);
             }
+            managed.units.look_again();
             return;
         }
         if let (Some(run), Some(migration)) = (self.runs.get_mut(name), &managed.state.migration) {

@@ -36,6 +36,7 @@ mod session_wait;
 mod sessions;
 mod settings;
 mod status;
+mod units;
 mod wake;
 mod watch;
 mod watchdog;

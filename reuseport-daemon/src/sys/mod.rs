@@ -8,9 +8,11 @@
 pub mod accept;
 pub mod bpffs;
 pub mod capabilities;
+pub mod cgroup;
 pub mod clock;
 pub mod confinement;
 pub mod grace;
+pub mod inotify;
 pub mod interface;
 pub mod listen_options;
 pub mod listener_settings;

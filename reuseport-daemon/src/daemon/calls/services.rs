@@ -78,6 +78,7 @@ impl Driver {
             self.pins.remove(&definition.name)?;
             return Err(failure::not_parked(&error));
         }
+        self.watch_units(&definition.name);
         let program = kind.map(ProgramKind::as_str);
         info!(service = %definition.name, program, "service added");
         Ok(true)
@@ -150,6 +151,9 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         None => Uid(caller.uid),
         Some(user) => users::resolve(user).map_err(|error| bad_parameter("user", &error))?,
     };
+    let instances = parameters.instances.as_deref();
+    let instances = instances.map(|pattern| parse("instances", pattern));
+    let instances = instances.transpose()?;
     Definition::checked(
         service_name(&parameters.name)?,
         parameters
@@ -165,5 +169,6 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         let timeout = parameters.park_timeout_ms.map(Duration::from_millis);
         it.parking(parameters.park, timeout)
     })
+    .map(|it| it.of_units(instances))
     .map_err(Failure::from)
 }

@@ -173,7 +173,7 @@ impl Lot {
     }
 
     /// The sockets, which are in the groups and no instance's.
-    pub(super) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
+    pub(in crate::daemon) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
         let leaving = self.leaving.iter().filter(|(_, task)| !task.is_finished());
         let open = self.listeners.values().map(|it| it.cookie);
         open.chain(leaving.map(|(cookie, _)| *cookie))
