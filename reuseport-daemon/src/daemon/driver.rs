@@ -119,7 +119,7 @@ impl Driver {
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
-                () = watchdog.due() => watchdog.tell(),
+                () = watchdog.due() => Watchdog::tell(),
                 else => break,
             }
         }

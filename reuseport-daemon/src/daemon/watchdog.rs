@@ -27,7 +27,7 @@ impl Watchdog {
     }
 
     /// Tells.
-    pub(super) fn tell(&self) {
+    pub(super) fn tell() {
         notify(&[NotifyState::Watchdog]);
     }
 }

@@ -133,7 +133,7 @@ impl Cgroup {
         };
         let mut found = Vec::new();
         for entry in entries {
-            match entry.and_then(directory) {
+            match entry.and_then(|it| directory(&it)) {
                 Ok(name) => found.extend(name.map(|it| self.child(&it))),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(fault(error)),
@@ -177,7 +177,7 @@ fn pids(text: &str) -> impl Iterator<Item = u32> {
 
 /// The entry's name, if it is a directory. systemd's names are ASCII; what is not UTF-8 is nobody's
 /// that is looked for.
-fn directory(entry: DirEntry) -> io::Result<Option<String>> {
+fn directory(entry: &DirEntry) -> io::Result<Option<String>> {
     let is_directory = entry.file_type()?.is_dir();
     Ok(is_directory
         .then(|| entry.file_name().into_string().ok())

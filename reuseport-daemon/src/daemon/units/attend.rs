@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     look::{Looked, at_unit},
@@ -164,9 +164,8 @@ impl Driver {
             };
             return again_after(pause, &self.events, Event::Unit(event));
         }
-        match expected.trouble.take() {
-            Some(reason) => warn!(service = %name, %unit, reason, "unit given up"),
-            None => debug!(service = %name, %unit, "unit does not listen"),
+        if let Some(reason) = expected.trouble.take() {
+            warn!(service = %name, %unit, reason, "unit given up");
         }
         units.expected.remove(&event.group);
     }

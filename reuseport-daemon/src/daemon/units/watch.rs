@@ -207,7 +207,11 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
 
 /// Slices, and the managers of users, whose units are theirs.
 fn holds_units(name: &str) -> bool {
-    name.ends_with(".slice") || (name.starts_with("user@") && name.ends_with(".service"))
+    match name.rsplit_once('.') {
+        Some((_, "slice")) => true,
+        Some((stem, "service")) => stem.starts_with("user@"),
+        Some(_) | None => false,
+    }
 }
 
 fn unless_gone(result: io::Result<WatchId>) -> io::Result<Option<WatchId>> {
