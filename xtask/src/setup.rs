@@ -20,6 +20,9 @@ const MACHINES: [(&str, &str); 3] = [
     ("xz-utils", "xz"),
 ];
 
+/// What makes a Debian, and a disk to put it on.
+const DEBIAN: [(&str, &str); 2] = [("debootstrap", "debootstrap"), ("e2fsprogs", "mke2fs")];
+
 /// What finds out what a package depends on.
 const PACKAGES: [(&str, &str); 1] = [("dpkg-dev", "dpkg-shlibdeps")];
 
@@ -57,6 +60,11 @@ pub(crate) fn for_tests() -> Result<()> {
 pub(crate) fn for_machines() -> Result<()> {
     for_tests()?;
     install(&MACHINES)
+}
+
+/// Installs what machines with systemd are made with.
+pub(crate) fn for_debian() -> Result<()> {
+    install(&DEBIAN)
 }
 
 /// Installs what the Debian package is made with.

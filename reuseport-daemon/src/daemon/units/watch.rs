@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The pause after control groups could not be watched.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// How many groups one service has watched: those of a machine with some hundred users.
 const MOST: usize = 4096;
