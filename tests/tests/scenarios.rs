@@ -16,6 +16,7 @@ mod scenarios {
     pub(super) mod sessions;
     pub(super) mod settings;
     pub(super) mod sleepers;
+    pub(super) mod units;
     pub(super) mod upgrade;
 }
 
@@ -26,11 +27,11 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
     budget, churn, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking,
-    refusals, services, sessions, settings, sleepers, upgrade,
+    refusals, services, sessions, settings, sleepers, units, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 15] = [
+const NEEDS: [(&str, Need); 17] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
@@ -46,6 +47,8 @@ const NEEDS: [(&str, Need); 15] = [
     ("parking::", Need::Migration),
     ("refusals::", Need::Program("setpriv")),
     ("sleepers::", Need::Migration),
+    ("units::by_themselves", Need::Migration),
+    ("units::refused", Need::Program("setpriv")),
 ];
 
 fn main() -> ExitCode {
@@ -115,6 +118,7 @@ fn trials() -> Vec<Trial> {
             old_instance_ends, timeout as drain_timeout,
         }
         lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
+        units: units { by_name, by_themselves, refused as refused_by_name }
         upgrade: upgrade { under_churn, during_a_migration }
         sleepers: sleepers {
             moved_by_the_kernel_alone, woken_by_a_migration, woken_after_a_kill,
