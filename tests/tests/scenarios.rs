@@ -30,7 +30,7 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 14] = [
+const NEEDS: [(&str, Need); 15] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
@@ -45,6 +45,7 @@ const NEEDS: [(&str, Need); 14] = [
     ("parking::", Need::Migration),
     ("refusals::", Need::Program("setpriv")),
     ("sleepers::", Need::Migration),
+    ("upgrade::while_connections_wait", Need::Migration),
 ];
 
 fn main() -> ExitCode {
@@ -114,7 +115,7 @@ fn trials() -> Vec<Trial> {
             old_instance_ends, timeout as drain_timeout,
         }
         lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
-        upgrade: upgrade { under_churn, during_a_migration }
+        upgrade: upgrade { under_churn, during_a_migration, while_connections_wait }
         sleepers: sleepers {
             moved_by_the_kernel_alone, woken_by_a_migration, woken_after_a_kill,
             a_hanging_server_is_told_of,

@@ -151,7 +151,7 @@ impl Scene {
     fn perform_denied(&self, denial: Denial) -> Result<(Seen, Result<()>)> {
         let daemon = self.stage.daemon();
         let trace = Trace::deny(daemon, denial)?;
-        let answer = self.operation.perform(daemon, &self.old, &self.new);
+        let answer = self.operation.perform(&self.stage, &self.old, &self.new);
         let seen = trace.end(|| {
             // What it answers is of no interest.
             let _ = daemon.status();
@@ -167,7 +167,7 @@ impl Scene {
     fn try_again(&self) -> Result<()> {
         let daemon = self.stage.daemon();
         if !matches!(self.operation, Operation::Migrate { .. }) {
-            return self.operation.perform(daemon, &self.old, &self.new);
+            return self.operation.perform(&self.stage, &self.old, &self.new);
         }
         let parameters = Migrate {
             service: SERVICE.to_owned(),
