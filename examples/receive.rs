@@ -68,8 +68,8 @@ async fn register(
 ) -> Result<Registered, ClientError> {
     let parameters = Register {
         service: service.to_owned(),
-        pid: None,
         label: Some(label.to_owned()),
+        ..Register::default()
     };
     let mut client = Client::connect(control).await?;
     client.call("Register", &parameters, vec![listener]).await

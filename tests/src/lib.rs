@@ -15,5 +15,6 @@ pub mod receiving;
 pub mod sockets;
 pub mod stage;
 pub mod traces;
+pub mod unit;
 pub mod wait;
 pub mod waiting;

@@ -16,6 +16,7 @@ mod scenarios {
     pub(super) mod sessions;
     pub(super) mod settings;
     pub(super) mod sleepers;
+    pub(super) mod units;
     pub(super) mod upgrade;
 }
 
@@ -26,14 +27,15 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
     budget, churn, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking,
-    refusals, services, sessions, settings, sleepers, upgrade,
+    refusals, services, sessions, settings, sleepers, units, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 15] = [
+const NEEDS: [(&str, Need); 18] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("exhaustion::parking_", Need::Migration),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
     ("killed::parking_", Need::Migration),
@@ -45,6 +47,8 @@ const NEEDS: [(&str, Need); 15] = [
     ("parking::", Need::Migration),
     ("refusals::", Need::Program("setpriv")),
     ("sleepers::", Need::Migration),
+    ("units::by_themselves", Need::Migration),
+    ("units::refused", Need::Program("setpriv")),
     ("upgrade::while_connections_wait", Need::Migration),
 ];
 
@@ -115,6 +119,7 @@ fn trials() -> Vec<Trial> {
             old_instance_ends, timeout as drain_timeout,
         }
         lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
+        units: units { by_name, by_themselves, refused as refused_by_name }
         upgrade: upgrade { under_churn, during_a_migration, while_connections_wait }
         sleepers: sleepers {
             moved_by_the_kernel_alone, woken_by_a_migration, woken_after_a_kill,

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod bytecode;
+mod deb;
 mod demo;
 mod integration;
 mod lint;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Build the Debian package
+    Deb,
     /// Check formatting, clippy's lints, licences and sources of dependencies
     Lint,
     /// Run every test on the running kernel; needs root
@@ -79,6 +82,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Setup => setup::run(),
         Command::BuildEbpf { check: false } => build_ebpf::run(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
+        Command::Deb => deb::run(),
         Command::Lint => lint::run(),
         Command::Test {
             all_cells,

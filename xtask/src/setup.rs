@@ -20,6 +20,12 @@ const MACHINES: [(&str, &str); 3] = [
     ("xz-utils", "xz"),
 ];
 
+/// What makes a Debian, and a disk to put it on.
+const DEBIAN: [(&str, &str); 2] = [("debootstrap", "debootstrap"), ("e2fsprogs", "mke2fs")];
+
+/// What finds out what a package depends on.
+const PACKAGES: [(&str, &str); 1] = [("dpkg-dev", "dpkg-shlibdeps")];
+
 /// What the eBPF build needs where no compiler serves yet, and a file of it.
 const COMPILER: [(&str, &str); 2] = [
     ("rustc-web", "/usr/bin/rustc"),
@@ -54,6 +60,16 @@ pub(crate) fn for_tests() -> Result<()> {
 pub(crate) fn for_machines() -> Result<()> {
     for_tests()?;
     install(&MACHINES)
+}
+
+/// Installs what machines with systemd are made with.
+pub(crate) fn for_debian() -> Result<()> {
+    install(&DEBIAN)
+}
+
+/// Installs what the Debian package is made with.
+pub(crate) fn for_packages() -> Result<()> {
+    install(&PACKAGES)
 }
 
 fn install(packages: &[(&str, &str)]) -> Result<()> {

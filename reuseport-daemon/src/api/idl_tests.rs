@@ -143,12 +143,14 @@ fn check_parameters(checker: &mut Checker<'_>) {
         slots: Some(64),
         park: true,
         park_timeout_ms: Some(1),
+        instances: Some(text("game@*.service")),
     };
     checker.check("AddService()", &add);
     checker.check("RemoveService()", &named);
     let register = Register {
         service: text("game"),
         pid: Some(1),
+        unit: Some(text("game@v1.service")),
         label: Some(text("v1")),
     };
     checker.check("Register()", &register);
@@ -156,6 +158,7 @@ fn check_parameters(checker: &mut Checker<'_>) {
         service: text("game"),
         to: Some(text("v2")),
         to_pid: Some(1),
+        to_unit: Some(text("game@v2.service")),
         label: Some(text("v2")),
         drain: Some(text("owner")),
         retire: Some(text("keep")),

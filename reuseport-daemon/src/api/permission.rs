@@ -86,6 +86,7 @@ mod tests {
             Request::Register(Register {
                 service: "game".to_owned(),
                 pid: Some(1),
+                unit: None,
                 label: None,
             }),
             Request::Receive(service()),

@@ -55,6 +55,9 @@ pub struct AddService {
     /// For how long they wait, in milliseconds; it goes with `park`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub park_timeout_ms: Option<u64>,
+    /// Units that become instances by themselves, as soon as they listen: a name with `*` and `?`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<String>,
 }
 
 /// Parameters that only name a service.
@@ -74,9 +77,9 @@ pub struct ServiceFilter {
     pub service: Option<String>,
 }
 
-/// Parameters of `Register`. The listeners are found in the process `pid`, or come as file
-/// descriptors with the call; then the instance's process is the caller's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Parameters of `Register`. The listeners are found in the process `pid`, in one of those of the
+/// unit `unit`, or come as file descriptors with the call; then the instance's process is the caller's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
     /// The service.
@@ -84,12 +87,16 @@ pub struct Register {
     /// The process whose listeners are meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// What to call the instance; `g` and its generation where it is left out.
+    /// The unit of systemd's whose listeners are meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// What to call the instance; after its unit, or else `g` and its generation, where it is left
+    /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
 
-/// Parameters of `Migrate`: one of `to` and `to_pid`.
+/// Parameters of `Migrate`: one of `to`, `to_pid` and `to_unit`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Migrate {
@@ -101,7 +108,10 @@ pub struct Migrate {
     /// A process to register and to move to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_pid: Option<u32>,
-    /// What to call the instance of `to_pid`.
+    /// A unit to register one of whose processes, and to move to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_unit: Option<String>,
+    /// What to call the instance of `to_pid` or `to_unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// How the old queues are emptied, in the words of [`crate::domain::Drain`].
@@ -365,6 +375,8 @@ pub struct ServiceStatus {
     pub name: String,
     /// The uid that owns its sockets.
     pub owner: u32,
+    /// The units that become instances by themselves, if any do.
+    pub units: Option<String>,
     /// Path of its network namespace; null for the daemon's.
     pub netns: Option<String>,
     /// The generation of its newest instance; 0 before the first.

@@ -8,19 +8,30 @@ use crate::{
         client::Client,
         wire::{Changed, Register, Registered, Release},
     },
-    domain::{Label, ServiceName},
+    domain::{Label, ServiceName, UnitName},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct RegisterArgs {
     /// The service
     service: ServiceName,
-    /// The server's process; the first instance serves at once, later ones stand by
-    #[arg(long, value_parser = arguments::pid)]
-    pid: u32,
-    /// What to call the instance [default: g and its generation]
+    #[command(flatten)]
+    server: Server,
+    /// What to call the instance [default: its unit's name, or g and its generation]
     #[arg(long)]
     label: Option<Label>,
+}
+
+/// The first instance serves at once, later ones stand by.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Server {
+    /// The server's process
+    #[arg(long, value_parser = arguments::pid)]
+    pid: Option<u32>,
+    /// The systemd unit that the server runs as, such as game@v1.service
+    #[arg(long, value_name = "NAME")]
+    unit: Option<UnitName>,
 }
 
 #[derive(Debug, Args)]
@@ -38,7 +49,8 @@ pub(super) async fn register(
 ) -> Result<(), CliError> {
     let parameters = Register {
         service: args.service.to_string(),
-        pid: Some(args.pid),
+        pid: args.server.pid,
+        unit: args.server.unit.as_ref().map(ToString::to_string),
         label: args.label.as_ref().map(ToString::to_string),
     };
     let registered: Registered = client.call("Register", &parameters, Vec::new()).await?;

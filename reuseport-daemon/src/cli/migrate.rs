@@ -11,7 +11,7 @@ use crate::{
         exit_code,
         wire::{Changed, Migrate, MigrationReply, MigrationResult, ServiceRef},
     },
-    domain::{Label, ServiceName, Setting},
+    domain::{Label, ServiceName, Setting, UnitName},
 };
 
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(super) struct MigrateArgs {
     service: ServiceName,
     #[command(flatten)]
     target: Target,
-    /// What to call the instance of --to-pid [default: g and its generation]
+    /// What to call a new instance [default: its unit's name, or g and its generation]
     #[arg(long, conflicts_with = "to")]
     label: Option<Label>,
     /// How the old queues are emptied
@@ -52,6 +52,9 @@ struct Target {
     /// The process to register and to move to
     #[arg(long, value_name = "PID", value_parser = arguments::pid)]
     to_pid: Option<u32>,
+    /// The systemd unit to register and to move to, such as game@v2.service
+    #[arg(long, value_name = "NAME")]
+    to_unit: Option<UnitName>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -125,6 +128,7 @@ impl From<MigrateArgs> for Migrate {
             service: args.service.to_string(),
             to: args.target.to.as_ref().map(ToString::to_string),
             to_pid: args.target.to_pid,
+            to_unit: args.target.to_unit.as_ref().map(ToString::to_string),
             label: args.label.as_ref().map(ToString::to_string),
             drain: Some(args.drain.as_str().to_owned()),
             retire: Some(args.retire.to_string()),

@@ -11,7 +11,7 @@ use crate::{
         client::Client,
         wire::{AddService, Changed, ServiceRef},
     },
-    domain::{Address, ServiceName},
+    domain::{Address, ServiceName, UnitPattern},
 };
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +44,9 @@ pub(super) struct AddArgs {
     /// For how long they wait [default: 30s]
     #[arg(long, value_name = "DUR", requires = "park", value_parser = arguments::duration)]
     park_timeout: Option<Duration>,
+    /// systemd units that become instances as soon as they listen, such as 'game@*.service'
+    #[arg(long, value_name = "PATTERN")]
+    instances: Option<UnitPattern>,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +70,7 @@ pub(super) async fn run(
                 slots: args.slots,
                 park: args.park,
                 park_timeout_ms: args.park_timeout.map(arguments::millis),
+                instances: args.instances.as_ref().map(ToString::to_string),
             };
             client.call("AddService", &parameters, Vec::new()).await?
         }

@@ -206,6 +206,7 @@ async fn a_service_is_added_as_it_was_asked() {
         slots: Some(64),
         park: true,
         park_timeout_ms: Some(90_000),
+        instances: None,
     };
     assert_eq!(ran.asked, Request::AddService(expected));
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::MigrateReq;
 use crate::{
-    domain::{Address, Definition, NameError, Refusal, ServiceName, Uid},
+    domain::{Address, Definition, NameError, Refusal, ServiceName, Uid, UnitError},
     steering::LogLevel,
     sys::users::{self, UserError},
 };
@@ -65,6 +65,8 @@ pub struct ServiceConfig {
     /// For how long they wait, such as `30s`, which is what it is where it is left out.
     #[serde(default, deserialize_with = "duration")]
     pub park_timeout: Option<Duration>,
+    /// Units that become instances by themselves, such as `game@*.service`.
+    pub instances: Option<String>,
 }
 
 /// A file that cannot be used.
@@ -111,6 +113,17 @@ pub enum ConfigError {
         name: ServiceName,
         /// What is wrong.
         source: UserError,
+    },
+    /// A service's units.
+    #[error("service {name}: instances {pattern:?}")]
+    Instances {
+        /// The service.
+        name: ServiceName,
+        /// What should be names of units.
+        pattern: String,
+        /// What is wrong with it.
+        #[source]
+        source: UnitError,
     },
     /// A service that makes no sense as a whole.
     #[error("service {name}: {source}")]
@@ -189,9 +202,20 @@ impl ServiceConfig {
                 source,
             })?,
         };
+        let instances = self.instances.as_deref();
+        let instances = instances.map(|pattern| {
+            let wrong = |source| ConfigError::Instances {
+                name: name.clone(),
+                pattern: pattern.to_owned(),
+                source,
+            };
+            pattern.parse().map_err(wrong)
+        });
+        let instances = instances.transpose()?;
         let netns = self.netns.clone();
         Definition::checked(name.clone(), addresses, owner, netns, self.slots)
             .and_then(|it| it.parking(self.park, self.park_timeout))
+            .map(|it| it.of_units(instances))
             .map_err(|source| ConfigError::Service { name, source })
     }
 }
@@ -226,6 +250,7 @@ mod tests {
             slots = 64
             park = true
             park-timeout = "1m 30s"
+            instances = "game@*"
             "#,
         )
         .expect("valid");
@@ -236,6 +261,8 @@ mod tests {
         assert_eq!(game.addresses.len(), 2);
         assert_eq!(game.slots, 64);
         assert_eq!(game.park_timeout, Some(Duration::from_secs(90)));
+        let instances = game.instances.as_ref().map(ToString::to_string);
+        assert_eq!(instances.as_deref(), Some("game@*.service"));
     }
 
     #[test]
@@ -258,6 +285,8 @@ mod tests {
         assert!(error("[service.\"a b\"]\nlisten = [\"1.2.3.4:5\"]\n").contains("a b"));
         let nobody = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nuser = \"no such user\"\n";
         assert!(error(nobody).contains("no such user"));
+        let units = "[service.game]\nlisten = [\"1.2.3.4:5\"]\ninstances = \"a b\"\n";
+        assert!(error(units).contains("a b"));
         let slots = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nslots = 1\n";
         assert!(error(slots).contains("slots"));
         let park = |text: &str| error(&format!("[service.game]\nlisten = [\"1.2.3.4:5\"]\n{text}"));

@@ -14,7 +14,9 @@ use super::{
     observe::{self, Seen},
     parking::{Left, Store},
     probe::Probe,
+    units::UnitEvent,
     watch::{Exit, Exits},
+    watchdog::Watchdog,
 };
 use crate::{
     api::{Envelope, wire::Failure},
@@ -65,6 +67,8 @@ pub(super) enum Event {
     Unparked(ServiceName),
     /// A service that an earlier daemon left was taken up a moment ago.
     TakenUp(ServiceName),
+    /// A unit may have a listener, or is to be looked at again.
+    Unit(UnitEvent),
 }
 
 /// The rest of a call.
@@ -107,6 +111,7 @@ impl Driver {
         mut events: mpsc::UnboundedReceiver<Event>,
         mut exits: mpsc::UnboundedReceiver<Exit>,
         stop: impl Future<Output = ()>,
+        mut watchdog: Watchdog,
     ) {
         tokio::pin!(stop);
         let mut stopped = self.stopped.clone();
@@ -121,6 +126,7 @@ impl Driver {
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
+                () = watchdog.due() => self.store.tell("WATCHDOG=1"),
                 else => break,
             }
         }
@@ -146,6 +152,7 @@ impl Driver {
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
             Event::TakenUp(service) => self.on_taken_up(&service),
+            Event::Unit(event) => self.on_unit(event),
         }
     }
 
@@ -191,6 +198,7 @@ impl Driver {
             }
         }
         self.wake(&exit.service);
+        self.look_for_units(&exit.service);
     }
 
     /// Takes a look at a process beside the driver, and then goes on with the call.
@@ -265,6 +273,7 @@ impl Driver {
                 log_end(name, end);
                 run.finish(managed, &migration, end);
             }
+            managed.units.look_again();
             return;
         }
         if let (Some(run), Some(migration)) = (self.runs.get_mut(name), &managed.state.migration) {

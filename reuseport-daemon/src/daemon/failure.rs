@@ -44,6 +44,7 @@ impl From<InspectError> for Failure {
                 ProcessError::NoDescriptor { .. } | ProcessError::Call { .. },
             )
             | InspectError::SockDiag(_)
+            | InspectError::Cgroup(_)
             | InspectError::Socket(_)
             | InspectError::Netns(_)
             | InspectError::Signal(_)

@@ -10,13 +10,15 @@ use std::{
 
 use thiserror::Error;
 
+use super::units;
 use crate::{
     api::wire::Failure,
     domain::{
-        Address, Definition, Found, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
-        of_passed, of_process, unfit,
+        Address, Definition, Found, Label, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
+        UnitName, of_passed, of_process, unfit,
     },
     sys::{
+        cgroup::CgroupError,
         netns::{Netns, NetnsError},
         passed::{Closer, Passed},
         process::{Ended, Process, ProcessError, unless_ended},
@@ -38,6 +40,8 @@ pub(super) struct Inspection {
     pub listeners: Vec<Placed>,
     /// The listeners themselves.
     pub sockets: Sockets,
+    /// What to call it unless somebody says otherwise.
+    pub label: Option<Label>,
 }
 
 /// Why a process could not be looked at.
@@ -52,6 +56,9 @@ pub(super) enum InspectError {
     /// The kernel's list of sockets.
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
+    /// The control groups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// A descriptor.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -92,6 +99,15 @@ pub(super) enum Look {
         /// What closes the duplicates.
         closer: Arc<Closer>,
     },
+    /// Find the listeners in the one process of a unit that has them.
+    Unit {
+        /// The unit.
+        unit: UnitName,
+        /// As above.
+        on_behalf_of: Option<u32>,
+        /// What closes the duplicates.
+        closer: Arc<Closer>,
+    },
     /// These are the listeners.
     Passed {
         /// The process that passed them.
@@ -114,6 +130,11 @@ impl Look {
                 on_behalf_of,
                 closer,
             } => by_pid(definition, netns, pid, on_behalf_of, &closer),
+            Self::Unit {
+                unit,
+                on_behalf_of,
+                closer,
+            } => units::by_name(definition, netns, &unit, on_behalf_of, &closer),
             Self::Passed {
                 process,
                 descriptors,
@@ -124,7 +145,7 @@ impl Look {
 
 /// Finds a service's listeners among all that `pid` has open. `on_behalf_of` is an unprivileged
 /// caller, who may only name a process of its own.
-fn by_pid(
+pub(super) fn by_pid(
     definition: &Definition,
     netns: &Netns,
     pid: u32,
@@ -163,6 +184,7 @@ fn by_pid(
         process,
         listeners,
         sockets,
+        label: None,
     })
 }
 
@@ -192,6 +214,7 @@ fn by_descriptors(
         process,
         listeners,
         sockets,
+        label: None,
     })
 }
 
@@ -279,7 +302,7 @@ fn by_inode(process: &Process) -> Result<HashMap<u32, i32>, ProcessError> {
 }
 
 /// Every listening TCP socket of the namespace.
-fn listeners(netns: &Netns) -> Result<Vec<ListenerRow>, InspectError> {
+pub(super) fn listeners(netns: &Netns) -> Result<Vec<ListenerRow>, InspectError> {
     Ok(netns.enter(SockDiag::open)??.listeners(None)?)
 }
 
@@ -332,6 +355,6 @@ fn as_found(address: &Address, facts: &TcpFacts) -> Found {
 }
 
 /// The user that a process runs as.
-fn owner(pid: u32) -> Option<u32> {
+pub(super) fn owner(pid: u32) -> Option<u32> {
     Some(std::fs::metadata(format!("/proc/{pid}")).ok()?.uid())
 }

@@ -1,8 +1,12 @@
 //! Where the daemon's own words go, and those of its eBPF programs.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use aya_log::EbpfLogger;
+use rustix::fs::fstat;
 use thiserror::Error;
 use tracing::warn;
 use tracing_subscriber::{
@@ -12,7 +16,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use super::driver::Driver;
+use super::{driver::Driver, journal::Journal};
 use crate::{
     chain::chain,
     steering::{GroupMaps, LogLevel, ServiceMaps, SteeringError},
@@ -38,7 +42,9 @@ pub(super) fn start(filter: Option<&str>) -> Result<(), LoggingError> {
     let filter = filter.unwrap_or(DEFAULT_FILTER);
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| LoggingError::Filter(filter.to_owned(), error))?;
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let journal = is_journal(io::stderr().as_fd())
+        .then(|| Journal::connect().ok())
+        .flatten();
     let terminal = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
@@ -50,6 +56,19 @@ pub(super) fn start(filter: Option<&str>) -> Result<(), LoggingError> {
         .with(terminal)
         .try_init()?;
     Ok(())
+}
+
+/// Whether the service manager has connected `output` to the journal. A process that was started
+/// from such a service inherits the variable, and may write elsewhere: systemd.exec(5), under
+/// `$JOURNAL_STREAM`, which has the device and the inode.
+fn is_journal(output: BorrowedFd<'_>) -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stat) = fstat(output) else {
+        return false;
+    };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
 impl Driver {

@@ -16,6 +16,7 @@ use super::{
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
     parking::{Lot, LotError},
+    units::Units,
     watch::{Exit, Exits, Watch},
 };
 use crate::{
@@ -41,6 +42,8 @@ pub(super) struct Managed {
     pub lot: Lot,
     /// How many connections the kernel had moved in its namespace when sleepers were last woken.
     pub moved: Arc<AtomicU64>,
+    /// Units that may become instances.
+    pub units: Units,
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
@@ -107,6 +110,7 @@ impl Managed {
             netns,
             lot,
             moved: Arc::default(),
+            units: Units::default(),
             identity: Arc::default(),
             watches: BTreeMap::new(),
             exits,

@@ -21,6 +21,7 @@ mod driver;
 mod failure;
 mod handoff;
 mod inspect;
+mod journal;
 mod logging;
 mod managed;
 mod migrate_req;
@@ -35,8 +36,10 @@ mod session_wait;
 mod sessions;
 mod settings;
 mod status;
+mod units;
 mod wake;
 mod watch;
+mod watchdog;
 
 pub use config::{Config, ConfigError};
 pub use doctor::examine_machine;

@@ -51,6 +51,7 @@ impl Driver {
                 Ok(decision) => {
                     info!(service = %name, "service taken up");
                     self.renew(&name, edition);
+                    self.watch_units(&name);
                     taken_up.push((name, decision));
                 }
                 Err(failure) => {

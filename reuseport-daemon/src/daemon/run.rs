@@ -23,6 +23,7 @@ use super::{
     migrate_req::Switch,
     parking::{Left, Store},
     probe::Probe,
+    watchdog::Watchdog,
 };
 use crate::{
     api::server::{BindError, Server, ServerError},
@@ -173,7 +174,9 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
         // Dropped, not sent: either way the server has ended, and has had its answers.
         let _ = ended.await;
     };
-    let (result, ()) = tokio::join!(serve, driver.serve(mailbox, inbox, exited, until_served));
+    let watchdog = Watchdog::new(environment.watchdog);
+    let drive = driver.serve(mailbox, inbox, exited, until_served, watchdog);
+    let (result, ()) = tokio::join!(serve, drive);
     store.tell("STOPPING=1");
     store.until_heard();
     info!("stopped; steering goes on as it is");

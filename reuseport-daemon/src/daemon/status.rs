@@ -75,6 +75,7 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
         status: ServiceStatus {
             name: state.name().to_string(),
             owner: definition.owner.0,
+            units: definition.instances.as_ref().map(ToString::to_string),
             netns: definition.netns.clone(),
             generation: state.newest.0,
             groups: groups

@@ -150,6 +150,7 @@ mod tests {
             netns: None,
             slots: 16,
             park_timeout: None,
+            instances: None,
         }
     }
 

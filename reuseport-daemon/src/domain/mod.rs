@@ -8,7 +8,9 @@
 mod address;
 mod candidate;
 mod effect;
+mod expectation;
 mod group;
+mod listener_fault;
 mod migration;
 mod names;
 mod parking;
@@ -21,13 +23,16 @@ mod steer;
 mod table;
 #[cfg(test)]
 mod testing;
+mod units;
 mod waking;
 
 pub use address::{Address, AddressError};
 pub use candidate::{Found, Placed, of_passed, of_process, unfit};
 pub use effect::{Decision, Effect, Wait};
+pub use expectation::next_look;
 pub(crate) use group::is_deaf;
 pub use group::{Group, Listener, TableCopy};
+pub use listener_fault::ListenerFault;
 pub use migration::{
     Drain, End, Migration, Observation, Options, Phase, Retire, Start, Tally, advance,
     listeners_closed, migrate, origin, process_ended, resume, roll_back,
@@ -35,7 +40,7 @@ pub use migration::{
 pub use names::{Generation, Label, NameError, ProcessId, ServiceName, Slot, SocketCookie, Uid};
 pub use parking::{Parking, park, park_timed_out, parked, stop_parking};
 pub use patience::Patience;
-pub use refusal::{ListenerFault, Refusal};
+pub use refusal::Refusal;
 pub use register::{register, release};
 pub use service::{Definition, Instance, InstanceState, Service};
 pub use settings::{
@@ -43,4 +48,5 @@ pub use settings::{
     Weight, compare,
 };
 pub use table::{named, share};
+pub use units::{Holder, UnitError, UnitName, UnitPattern, choose};
 pub use waking::{Waker, Waking, reached_at};

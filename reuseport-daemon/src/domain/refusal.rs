@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use super::{Address, Definition, Label, ServiceName, Setting, Uid, UnknownSetting};
+use super::{
+    Address, Definition, Label, ListenerFault, ServiceName, Setting, UnitName, UnknownSetting,
+};
 
 /// A request that cannot be granted as things stand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -135,8 +137,27 @@ pub enum Refusal {
     /// The process that connected to the control socket has ended, or cannot be seen by the daemon.
     #[error("the process that connected has ended, or is not visible to the daemon")]
     CallerGone,
-    /// A migration that says neither label nor pid, or both.
-    #[error("a migration goes either to the label of an instance or to a pid")]
+    /// No control group of that name.
+    #[error("there is no unit {0}, or it is not running")]
+    UnknownUnit(UnitName),
+    /// None of the unit's processes has a listener at an address of the service.
+    #[error("no process of {unit} listens on {}", list(.addresses))]
+    UnitNotListening {
+        /// The unit.
+        unit: UnitName,
+        /// The service's addresses.
+        addresses: Vec<Address>,
+    },
+    /// Several of the unit's processes listen, each with listeners of its own.
+    #[error("several processes of {unit} have listeners of their own: {}", list(.pids))]
+    UnitAmbiguous {
+        /// The unit.
+        unit: UnitName,
+        /// The processes.
+        pids: Vec<u32>,
+    },
+    /// A migration that says none of label, pid and unit, or more than one.
+    #[error("a migration goes either to the label of an instance, to a pid or to a unit")]
     Target,
     /// New listeners are set to what no listener of those that serve is set to.
     #[error("{setting} of the new listeners on {address} is {new}, and of those that serve {old}")]
@@ -171,8 +192,8 @@ pub enum Refusal {
     /// The passed descriptors leave out an address of the service.
     #[error("no listener was passed for {0}")]
     NotPassed(Address),
-    /// A `Register` call that says neither pid nor descriptors, or both.
-    #[error("a registration takes either a pid or descriptors")]
+    /// A `Register` call that says none of pid, unit and descriptors, or more than one.
+    #[error("a registration takes either a pid, a unit or descriptors")]
     PidOrDescriptors,
     /// More descriptors in one call than the daemon takes.
     #[error("{got} descriptors were passed, and at most {max} are taken")]
@@ -192,49 +213,16 @@ pub enum Refusal {
     },
 }
 
-/// What makes a descriptor unfit to be a service's listener.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ListenerFault {
-    /// A file, pipe, or the like.
-    #[error("the descriptor is not a socket")]
-    NotASocket,
-    /// UDP, unix, or another protocol.
-    #[error("it is a {0} socket, not TCP")]
-    NotTcp(&'static str),
-    /// Connected, or only bound.
-    #[error("it does not listen")]
-    NotListening,
-    /// It is alone on its port.
-    #[error("SO_REUSEPORT is not set")]
-    NoReuseport,
-    /// `SO_REUSEPORT` came after `bind`, and nobody else has joined since.
-    #[error("it is in no reuseport group")]
-    NoGroup,
-    /// It listens elsewhere.
-    #[error("it listens on {0}")]
-    OtherAddress(Address),
-    /// It is not in the service's network namespace.
-    #[error("it is in another network namespace")]
-    OtherNetns,
-    /// The kernel groups by owner.
-    #[error("it belongs to uid {found}, the service to uid {expected}")]
-    OtherOwner {
-        /// Who owns the socket.
-        found: Uid,
-        /// Who owns the service.
-        expected: Uid,
-    },
-    /// Another instance brought the same socket.
-    #[error("instance {0} has registered the same socket")]
-    Shared(Label),
-}
-
 fn listens_on(found: &[Address]) -> String {
     if found.is_empty() {
         return ", nor on any other TCP address of the service's network namespace".to_owned();
     }
+    format!(", but on {}", list(found))
+}
+
+fn list(found: &[impl ToString]) -> String {
     let list: Vec<String> = found.iter().map(ToString::to_string).collect();
-    format!(", but on {}", list.join(" and "))
+    list.join(" and ")
 }
 
 impl Refusal {
@@ -267,6 +255,9 @@ impl Refusal {
             Self::NoProcess(_) => "no-process",
             Self::OwnProcess(_) => "own-process",
             Self::CallerGone => "caller-gone",
+            Self::UnknownUnit(_) => "unknown-unit",
+            Self::UnitNotListening { .. } => "unit-not-listening",
+            Self::UnitAmbiguous { .. } => "unit-ambiguous",
             Self::Target => "target",
             Self::SettingsDiffer { .. } => "settings-differ",
             Self::UnknownSetting(_) => "unknown-setting",
@@ -334,8 +325,13 @@ impl Refusal {
                     options.join(" ")
                 ))
             }
+            Self::UnknownUnit(unit) => Some(format!("`systemctl status {unit}` says what it does")),
+            Self::UnitAmbiguous { .. } => {
+                Some("register each with --pid, under a label of its own".to_owned())
+            }
             Self::Listener { fault, .. } => fault.hint(),
             Self::Addresses(_)
+            | Self::UnitNotListening { .. }
             | Self::CallerGone
             | Self::OwnProcess(_)
             | Self::Target
@@ -353,44 +349,6 @@ impl Refusal {
             | Self::NotPassed(_)
             | Self::PidOrDescriptors
             | Self::TooManyDescriptors { .. } => None,
-        }
-    }
-}
-
-impl ListenerFault {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NotASocket => "not-a-socket",
-            Self::NotTcp(_) => "not-tcp",
-            Self::NotListening => "not-listening",
-            Self::NoReuseport => "no-reuseport",
-            Self::NoGroup => "no-group",
-            Self::OtherAddress(_) => "other-address",
-            Self::OtherNetns => "other-netns",
-            Self::OtherOwner { .. } => "other-owner",
-            Self::Shared(_) => "shared-listener",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoReuseport => {
-                Some("the server must set SO_REUSEPORT before it binds".to_owned())
-            }
-            Self::NoGroup => Some(
-                "SO_REUSEPORT was set after bind; the group appears when a second socket listens"
-                    .to_owned(),
-            ),
-            Self::OtherOwner { found, .. } => Some(format!(
-                "the kernel keeps the groups of different users apart; add the service with \
-                 --user {found}"
-            )),
-            Self::OtherNetns => Some("add the service with --netns PATH".to_owned()),
-            Self::NotASocket
-            | Self::NotTcp(_)
-            | Self::NotListening
-            | Self::OtherAddress(_)
-            | Self::Shared(_) => None,
         }
     }
 }

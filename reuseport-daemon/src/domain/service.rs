@@ -10,7 +10,7 @@ use reuseport_common::{DEFAULT_SLOTS, FIRST_SLOT, MAX_SLOTS, SteeringTable};
 
 use super::{
     Address, Generation, Group, Label, Migration, Parking, ProcessId, Refusal, ServiceName,
-    SocketCookie, TableCopy, Uid, group::is_deaf,
+    SocketCookie, TableCopy, Uid, UnitPattern, group::is_deaf,
 };
 
 /// What the operator says a service is.
@@ -28,6 +28,8 @@ pub struct Definition {
     pub slots: u32,
     /// How long connections wait while nobody serves; none where they do not wait at all.
     pub park_timeout: Option<Duration>,
+    /// Units that become instances by themselves; none where instances only come as they are told to.
+    pub instances: Option<UnitPattern>,
 }
 
 impl Definition {
@@ -69,6 +71,7 @@ impl Definition {
             netns,
             slots,
             park_timeout: None,
+            instances: None,
         })
     }
 
@@ -93,6 +96,13 @@ impl Definition {
         Ok(self)
     }
 
+    /// The same service, to which units of that pattern come by themselves.
+    #[must_use]
+    pub fn of_units(mut self, instances: Option<UnitPattern>) -> Self {
+        self.instances = instances;
+        self
+    }
+
     /// Which setting tells the two apart, if any.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
@@ -109,6 +119,8 @@ impl Definition {
             Some("number of slots")
         } else if self.park_timeout != other.park_timeout {
             Some("way to park")
+        } else if self.instances != other.instances {
+            Some("pattern of units")
         } else {
             None
         }

@@ -261,6 +261,7 @@ impl Daemon {
             service: service.to_owned(),
             pid: Some(pid),
             label: Some(label.to_owned()),
+            ..Register::default()
         };
         self.call("Register", &parameters)
     }

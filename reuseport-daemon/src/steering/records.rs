@@ -13,8 +13,11 @@ use thiserror::Error;
 
 use crate::domain::{
     Address, Definition, Drain, Generation, Instance, InstanceState, Listener, Migration, Options,
-    Phase, ProcessId, Retire, SocketCookie,
+    Phase, ProcessId, Retire, SocketCookie, UnitPattern,
 };
+
+/// Room for the name of a unit and a NUL.
+pub(super) const UNITS_LEN: usize = 256;
 
 /// What is written in a record, or was to be, makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -62,6 +65,19 @@ pub(super) fn service_record(
 pub(super) fn netns_of(record: &ServiceRecord) -> Result<Option<String>, RecordError> {
     let netns = unpack("the network namespace", &record.netns)?;
     Ok((!netns.is_empty()).then(|| netns.to_owned()))
+}
+
+/// The units that become instances of the service by themselves, in a map of its own, which services
+/// without such units do not have.
+pub(super) fn units_record(units: &UnitPattern) -> Result<[u8; UNITS_LEN], RecordError> {
+    pack("the pattern of units", units.as_str())
+}
+
+pub(super) fn units_of(record: &[u8; UNITS_LEN]) -> Result<UnitPattern, RecordError> {
+    let what = "the pattern of units";
+    unpack(what, record)?
+        .parse()
+        .map_err(|_| RecordError::Text(what))
 }
 
 pub(super) fn park_timeout_of(record: &ServiceRecord) -> Option<Duration> {
@@ -327,6 +343,16 @@ mod tests {
             assert_eq!(park_timeout_of(&record), definition.park_timeout);
             assert_eq!(definition.park_timeout.is_some(), park);
         }
+    }
+
+    #[test]
+    fn a_pattern_of_units_comes_back() {
+        for text in ["game@*.service", &format!("{}.service", "x".repeat(247))] {
+            let units: UnitPattern = text.parse().expect(text);
+            let record = units_record(&units).expect("fits");
+            assert_eq!(units_of(&record), Ok(units));
+        }
+        assert!(units_of(&[0; UNITS_LEN]).is_err());
     }
 
     #[test]

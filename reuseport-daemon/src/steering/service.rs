@@ -9,15 +9,18 @@ use super::{
     GroupMaps, Loader, Runs, SteeringError,
     maps::{self, NO_PREALLOC, check_abi, create_record, fine_if_absent, wrap},
     records::{
-        RecordError, instance_of, instance_record, migration_of, migration_record, netns_of,
-        park_timeout_of, service_record,
+        RecordError, UNITS_LEN, instance_of, instance_record, migration_of, migration_record,
+        netns_of, park_timeout_of, service_record, units_of, units_record,
     },
 };
-use crate::domain::{Definition, Generation, Instance, Migration, Service, ServiceName, Uid};
+use crate::domain::{
+    Definition, Generation, Instance, Migration, Service, ServiceName, Uid, UnitPattern,
+};
 
 const SERVICE: &str = "service";
 const INSTANCES: &str = "instances";
 const MIGRATION: &str = "migration";
+const UNITS: &str = "units";
 
 /// How many instances a service can have at a time.
 const MAX_INSTANCES: u32 = 256;
@@ -65,6 +68,11 @@ impl ServiceMaps {
             MIGRATION,
             MigrationRecord::default(),
         )?;
+        if let Some(units) = &definition.instances {
+            let path = directory.join(UNITS);
+            let record = units_record(units).map_err(|source| record_error(&path, source))?;
+            create_record(path, UNITS, record)?;
+        }
         let path = directory.join(SERVICE);
         let record = service_record(definition, Generation(0))
             .map_err(|source| record_error(&path, source))?;
@@ -104,6 +112,7 @@ impl ServiceMaps {
             netns: netns_of(&record).map_err(|source| record_error(&path, source))?,
             slots: record.slots,
             park_timeout: park_timeout_of(&record),
+            instances: read_units(&directory.join(UNITS))?,
         };
         let state = Service {
             groups: states,
@@ -212,6 +221,16 @@ impl ServiceMaps {
             .iter()
             .try_fold(Runs::default(), |sum, group| Ok(sum.plus(&group.runs()?)))
     }
+}
+
+fn read_units(path: &Path) -> Result<Option<UnitPattern>, SteeringError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let map: Array<_, [u8; UNITS_LEN]> = maps::open(path)?;
+    let record = map.get(&0, 0).map_err(wrap("read", UNITS))?;
+    let units = units_of(&record).map_err(|source| record_error(path, source))?;
+    Ok(Some(units))
 }
 
 fn record_error(path: &Path, source: RecordError) -> SteeringError {

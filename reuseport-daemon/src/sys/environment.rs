@@ -12,12 +12,16 @@ use std::{
     fs, io,
     os::fd::{FromRawFd, OwnedFd},
     process,
+    str::FromStr,
+    time::Duration,
 };
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use thiserror::Error;
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
+const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
@@ -33,6 +37,8 @@ const FIRST: i32 = 3;
 pub struct Environment {
     /// Where to tell it something, `NOTIFY_SOCKET`.
     pub notify: Option<OsString>,
+    /// How long it waits for a sign of life, `WATCHDOG_USEC` (`sd_watchdog_enabled(3)`).
+    pub watchdog: Option<Duration>,
     /// What it has passed.
     pub passed: Vec<PassedIn>,
 }
@@ -76,6 +82,10 @@ impl Environment {
             return Err(EnvironmentError::Threads(threads));
         }
         let notify = take(NOTIFY_SOCKET);
+        let watchdog = watchdog(
+            take(WATCHDOG_PID).as_deref(),
+            take(WATCHDOG_USEC).as_deref(),
+        );
         let pid = take(LISTEN_PID);
         let count = take(LISTEN_FDS);
         let names = take(LISTEN_FDNAMES);
@@ -96,6 +106,7 @@ impl Environment {
         let passed = names.zip(fds).map(|(name, fd)| PassedIn { name, fd });
         Ok(Self {
             notify: notify.filter(|it| !it.is_empty()),
+            watchdog,
             passed: passed.collect(),
         })
     }
@@ -109,7 +120,16 @@ fn take(variable: &str) -> Option<OsString> {
     value
 }
 
-fn number(text: Option<&OsStr>) -> Option<u32> {
+/// Meant for this process unless another one is named.
+fn watchdog(pid: Option<&OsStr>, limit: Option<&OsStr>) -> Option<Duration> {
+    if pid.is_some() && number(pid) != Some(process::id()) {
+        return None;
+    }
+    let limit = number(limit).filter(|it| *it > 0)?;
+    Some(Duration::from_micros(limit))
+}
+
+fn number<T: FromStr>(text: Option<&OsStr>) -> Option<T> {
     text?.to_str()?.parse().ok()
 }
 
@@ -152,6 +172,21 @@ mod tests {
         assert_eq!(named(Some("a:b"), 1), [""]);
         assert_eq!(named(None, 2), ["", ""]);
         assert_eq!(named(None, 0), [""; 0]);
+    }
+
+    #[test]
+    fn a_watchdog_may_be_somebody_elses() {
+        let watchdog = |pid: Option<&str>, limit: Option<&str>| {
+            watchdog(pid.map(OsStr::new), limit.map(OsStr::new))
+        };
+        let ours = process::id().to_string();
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(watchdog(None, Some("60000000")), minute);
+        assert_eq!(watchdog(Some(&ours), Some("60000000")), minute);
+        assert_eq!(watchdog(Some("1"), Some("60000000")), None);
+        for none in [None, Some("0"), Some("soon")] {
+            assert_eq!(watchdog(None, none), None);
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@
 pub mod accept;
 pub mod bpffs;
 pub mod capabilities;
+pub mod cgroup;
 pub mod clock;
 pub mod confinement;
 pub mod environment;
 pub mod grace;
 pub mod inherit;
+pub mod inotify;
 pub mod interface;
 pub mod listen_options;
 pub mod listener_settings;

@@ -25,6 +25,8 @@ const SECURITY: [&str; 2] = ["bullseye-security", "bookworm-security"];
 /// Lists that are older are fetched anew.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
+const NO_SOURCES: &str = "this machine's apt has no sources of Debian's: `apt-get update`";
+
 /// apt, with places of its own.
 #[derive(Debug)]
 pub(super) struct Apt {
@@ -86,12 +88,7 @@ impl Apt {
         for directory in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(self.home.join(directory))?;
         }
-        let targets = run::output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI) $(SIGNED_BY)",
-        ]))?;
-        fs::write(&sources, of_suites(&targets)?)?;
+        fs::write(&sources, of_suites(&targets()?)?)?;
         let updated = run::run(self.command("apt-get").args(["-q", "update"]));
         if updated.is_err() {
             // So that it is tried again.
@@ -139,22 +136,39 @@ impl Apt {
     }
 }
 
+/// Where this machine's own packages come from.
+pub(super) fn mirror() -> Result<String> {
+    let targets = targets()?;
+    let place = places(&targets).remove(&false);
+    place.map(ToOwned::to_owned).context(NO_SOURCES)
+}
+
+/// What apt knows to fetch.
+fn targets() -> Result<String> {
+    run::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI) $(SIGNED_BY)",
+    ]))
+}
+
+/// Where Debian's packages are, and, under true, its security updates.
+fn places(targets: &str) -> BTreeMap<bool, &str> {
+    let debians = targets.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let ours = words.next() == Some("Debian") && words.next() == Some("main");
+        let (release, uri) = (words.next()?, words.next()?);
+        ours.then_some((release.ends_with("-security"), uri))
+    });
+    debians.collect()
+}
+
 /// A list of sources for [`SUITES`] and [`SECURITY`], from what the machine's own come from.
 fn of_suites(targets: &str) -> Result<String> {
     let mut list = String::new();
-    let places: BTreeMap<bool, &str> = targets
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let ours = words.next() == Some("Debian") && words.next() == Some("main");
-            let (release, uri) = (words.next()?, words.next()?);
-            ours.then_some((release.ends_with("-security"), uri))
-        })
-        .collect();
+    let places = places(targets);
     for (security, suites) in [(false, &SUITES[..]), (true, &SECURITY[..])] {
-        let uri = places
-            .get(&security)
-            .context("this machine's apt has no sources of Debian's: `apt-get update`")?;
+        let uri = places.get(&security).context(NO_SOURCES)?;
         for suite in suites {
             writeln!(
                 list,

@@ -18,6 +18,8 @@ pub(super) struct Kernel {
     pub(super) image: PathBuf,
     /// The modules to load, in order; their files may be compressed with xz.
     pub(super) modules: Vec<PathBuf>,
+    /// Where all its modules are: `lib/modules/VERSION`.
+    pub(super) tree: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -36,13 +38,19 @@ impl Kernel {
         } else {
             file
         };
-        let modules = if let Some((root, tree)) = tree_of(&image)? {
-            modules::needed(&root, &tree)?
-        } else {
+        let Some((root, tree)) = tree_of(&image)? else {
             run::say("no modules beside the image: taken to have all that is needed built in");
-            Vec::new()
+            return Ok(Self {
+                image,
+                modules: Vec::new(),
+                tree: None,
+            });
         };
-        Ok(Self { image, modules })
+        Ok(Self {
+            image,
+            modules: modules::needed(&root, &tree)?,
+            tree: Some(tree),
+        })
     }
 }
 

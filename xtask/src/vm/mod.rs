@@ -1,4 +1,4 @@
-//! `cargo xtask integration-test vm`: the scenarios on other kernels.
+//! `cargo xtask integration-test vm`: the scenarios on other kernels, and the package under systemd.
 //!
 //! ```text
 //!   KERNEL ──> package ──> image, modules ─┐
@@ -13,6 +13,7 @@ mod kernel;
 mod modules;
 mod programs;
 mod qemu;
+mod systemd;
 mod verdict;
 
 use std::{fs, time::Duration};
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 pub(crate) use self::qemu::Accel;
-use self::{initramfs::Task, kernel::Kernel, programs::Programs, verdict::Verdict};
+use self::{initramfs::Task, kernel::Kernel, programs::Programs, qemu::Boot, verdict::Verdict};
 use crate::{paths, run, setup};
 
 /// What is asked for on the command line.
@@ -29,8 +30,13 @@ use crate::{paths, run, setup};
 pub(crate) struct Request {
     /// A version such as 5.10, 6.12 or 6.12.43 (the newest of Debian's that begins so), the name of a
     /// package, or a file: a .deb, or an image with lib/modules beside it
-    #[arg(required = true)]
+    #[arg(required_unless_present = "systemd")]
     kernels: Vec<String>,
+
+    /// Not the scenarios, but the Debian package in a Debian with systemd, on 6.12 unless a kernel is
+    /// named: deployments, restarts, kills, an upgrade, a reboot
+    #[arg(long, conflicts_with_all = ["arguments", "scale"])]
+    systemd: bool,
 
     /// Who executes the machine's instructions
     #[arg(long, value_enum, default_value_t = Accel::Tcg)]
@@ -50,6 +56,12 @@ pub(crate) struct Request {
     arguments: Vec<String>,
 }
 
+impl Request {
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline)
+    }
+}
+
 /// Boots every kernel in turn, and tells at the end what came of each.
 pub(crate) fn run(request: &Request) -> Result<()> {
     ensure!(
@@ -57,12 +69,18 @@ pub(crate) fn run(request: &Request) -> Result<()> {
         "the machines, and what runs in them, are x86-64"
     );
     setup::for_machines()?;
-    let programs = Programs::gather()?;
-    let results: Vec<(&String, Result<Verdict>)> = request
-        .kernels
-        .iter()
-        .map(|it| (it, one(it, &programs, request)))
-        .collect();
+    let results: Vec<(&str, Result<Verdict>)> = if request.systemd {
+        let kernels = request.kernels.iter().map(String::as_str);
+        let default = request.kernels.is_empty().then_some(systemd::KERNEL);
+        let kernels = kernels.chain(default);
+        kernels.map(|it| (it, systemd::one(it, request))).collect()
+    } else {
+        let programs = Programs::gather()?;
+        let kernels = request.kernels.iter().map(String::as_str);
+        kernels
+            .map(|it| (it, one(it, &programs, request)))
+            .collect()
+    };
     let mut failed = 0;
     for (name, result) in &results {
         match result {
@@ -99,8 +117,8 @@ fn one(wanted: &str, programs: &Programs, request: &Request) -> Result<Verdict> 
     // A name of its own, so that two of these can run at a time.
     let initramfs = home.join(format!("initramfs.{}", std::process::id()));
     initramfs::write(&initramfs, programs, &kernel.modules, &task)?;
-    let deadline = Duration::from_secs(request.deadline);
-    let verdict = qemu::boot(&kernel.image, &initramfs, request.accel, deadline);
+    let boot = Boot::Initramfs(&initramfs);
+    let verdict = qemu::boot(&kernel.image, boot, request.accel, request.deadline());
     fs::remove_file(&initramfs)?;
     let verdict = verdict?;
     verdict.judge()?;

@@ -1,6 +1,7 @@
 //! One boot of a kernel, from the first line on its console to the last.
 
 use std::{
+    ffi::OsString,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -38,10 +39,46 @@ impl Accel {
     }
 }
 
+/// What the machine starts from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Boot<'a> {
+    /// An initramfs, which is all that it has.
+    Initramfs(&'a Path),
+    /// A disk, which keeps what is written to it.
+    Disk(&'a Path),
+}
+
+impl Boot<'_> {
+    /// Debian's cloud kernels have the drivers of this disk built in, and of no simpler one.
+    fn arguments(self) -> Vec<OsString> {
+        let text = |text: &str| OsString::from(text);
+        match self {
+            Self::Initramfs(file) => vec![
+                text("-initrd"),
+                file.into(),
+                text("-append"),
+                text(COMMAND_LINE),
+            ],
+            Self::Disk(file) => {
+                let mut drive = text("if=none,id=root,format=raw,cache=unsafe,file=");
+                drive.push(file);
+                vec![
+                    text("-drive"),
+                    drive,
+                    text("-device"),
+                    text("nvme,drive=root,serial=root"),
+                    text("-append"),
+                    text(&format!("{COMMAND_LINE} root=/dev/nvme0n1 rw")),
+                ]
+            }
+        }
+    }
+}
+
 /// Boots, shows what the console says, and returns the verdict. qemu is gone when this returns.
 pub(super) fn boot(
     image: &Path,
-    initramfs: &Path,
+    boot: Boot<'_>,
     accel: Accel,
     deadline: Duration,
 ) -> Result<Verdict> {
@@ -54,9 +91,7 @@ pub(super) fn boot(
         .args(["-display", "none", "-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
         .arg(image)
-        .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", COMMAND_LINE])
+        .args(boot.arguments())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let line = run::line(&command);

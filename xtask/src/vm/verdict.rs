@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 const MARK: &str = "vm: passed=";
 
 /// How many tests ended in which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     passed: u64,
     failed: u64,
@@ -23,6 +23,15 @@ impl Verdict {
             skipped: counts.next()?.strip_prefix("skipped=")?.parse().ok()?,
         };
         counts.next().is_none().then_some(verdict)
+    }
+
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
     }
 
     /// Good if something ran and nothing failed.

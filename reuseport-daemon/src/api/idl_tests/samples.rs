@@ -122,6 +122,7 @@ pub(super) fn service() -> ServiceStatus {
     ServiceStatus {
         name: text("game"),
         owner: 1000,
+        units: Some(text("game@*.service")),
         netns: Some(text("/run/netns/a")),
         generation: 1,
         groups: vec![group()],

@@ -99,7 +99,7 @@ mod tests {
             Ok(Register {
                 service: "game".to_owned(),
                 pid: Some(7),
-                label: None
+                ..Register::default()
             })
         );
         assert!(register(json!({"service": "game", "pid": null})).is_ok());

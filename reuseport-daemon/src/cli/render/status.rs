@@ -37,6 +37,10 @@ fn heading(service: &ServiceStatus) -> String {
         Some(netns) => format!("  netns {netns}"),
         None => String::new(),
     };
+    let units = match &service.units {
+        Some(units) => format!("  units {units}"),
+        None => String::new(),
+    };
     let migration = match &service.migration {
         Some(migration) => {
             let MigrationStatus { from, to, phase } = migration;
@@ -45,7 +49,7 @@ fn heading(service: &ServiceStatus) -> String {
         }
         None => String::new(),
     };
-    format!("{name}  owner {}{netns}\n{migration}", service.owner)
+    format!("{name}  owner {}{netns}{units}\n{migration}", service.owner)
 }
 
 fn groups(groups: &[GroupStatus]) -> String {
@@ -191,6 +195,7 @@ mod tests {
         ServiceStatus {
             name: "game".to_owned(),
             owner: 1000,
+            units: None,
             netns: None,
             generation: 2,
             groups: vec![GroupStatus {

@@ -30,7 +30,7 @@ impl Driver {
         replier: Replier,
     ) {
         let label = label(parameters.label.as_deref());
-        let look = look(caller, scope, parameters.pid, descriptors, closer);
+        let look = look(caller, scope, parameters, descriptors, closer);
         let prepared = label.and_then(|label| {
             let name = self.service(scope, &parameters.service)?.name().clone();
             Ok((name, label, look?))
@@ -48,7 +48,7 @@ impl Driver {
 
     /// Takes in an instance that has been looked at. Tells its generation, and whether anything
     /// changed.
-    pub(super) fn take_in(
+    pub(in crate::daemon) fn take_in(
         &mut self,
         name: &ServiceName,
         label: Option<&Label>,
@@ -83,12 +83,12 @@ impl Driver {
         found: &Inspection,
     ) -> Result<(Decision, Generation), Failure> {
         let state = &self.managed(name)?.state;
-        Ok(domain::register(
-            state,
-            found.process.id(),
-            label,
-            &found.listeners,
-        )?)
+        let process = found.process.id();
+        // One that is an instance already keeps what it is called.
+        let default = found.label.as_ref();
+        let default = default.filter(|_| state.find_process(process).is_none());
+        let label = label.or(default);
+        Ok(domain::register(state, process, label, &found.listeners)?)
     }
 
     fn registered(&self, name: &ServiceName, generation: Generation, new: bool) -> Answer {
@@ -133,23 +133,29 @@ pub(super) fn label(text: Option<&str>) -> Result<Option<Label>, Failure> {
 fn look(
     caller: &Caller,
     scope: Scope,
-    pid: Option<u32>,
+    parameters: &Register,
     descriptors: Vec<Passed>,
     closer: Arc<Closer>,
 ) -> Result<Look, Failure> {
-    match (pid, descriptors.is_empty()) {
-        (Some(pid), true) => Ok(Look::Pid {
+    let on_behalf_of = match scope {
+        Scope::All => None,
+        Scope::OwnedBy(uid) => Some(uid),
+    };
+    match (parameters.pid, &parameters.unit, descriptors.is_empty()) {
+        (Some(pid), None, true) => Ok(Look::Pid {
             pid,
-            on_behalf_of: match scope {
-                Scope::All => None,
-                Scope::OwnedBy(uid) => Some(uid),
-            },
+            on_behalf_of,
             closer,
         }),
-        (None, false) => Ok(Look::Passed {
+        (None, Some(unit), true) => Ok(Look::Unit {
+            unit: parse("unit", unit)?,
+            on_behalf_of,
+            closer,
+        }),
+        (None, None, false) => Ok(Look::Passed {
             process: caller.process.ok_or(Refusal::CallerGone)?,
             descriptors,
         }),
-        (Some(_), false) | (None, true) => Err(Refusal::PidOrDescriptors.into()),
+        (Some(_) | None, _, _) => Err(Refusal::PidOrDescriptors.into()),
     }
 }

@@ -86,6 +86,7 @@ impl Driver {
             }
             return Err(failure);
         }
+        self.watch_units(&name);
         let program = kind.map(ProgramKind::as_str);
         info!(service = %name, program, "service added");
         Ok(true)
@@ -185,6 +186,9 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         None => Uid(caller.uid),
         Some(user) => users::resolve(user).map_err(|error| bad_parameter("user", &error))?,
     };
+    let instances = parameters.instances.as_deref();
+    let instances = instances.map(|pattern| parse("instances", pattern));
+    let instances = instances.transpose()?;
     Definition::checked(
         service_name(&parameters.name)?,
         parameters
@@ -200,5 +204,6 @@ fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Fa
         let timeout = parameters.park_timeout_ms.map(Duration::from_millis);
         it.parking(parameters.park, timeout)
     })
+    .map(|it| it.of_units(instances))
     .map_err(Failure::from)
 }

@@ -215,7 +215,7 @@ impl Lot {
     }
 
     /// The sockets, which are in the groups and no instance's.
-    pub(super) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
+    pub(in crate::daemon) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
         let leaving = self.leaving.iter().filter(|(_, task)| !task.is_finished());
         let left = self.left.values().flatten();
         let open = self.listeners.values().chain(left).map(|it| it.cookie);

@@ -79,6 +79,7 @@ impl World {
             netns: None,
             slots,
             park_timeout: Some(Definition::PARK_TIMEOUT),
+            instances: None,
         };
         Self {
             service: Service::new(definition.clone()),

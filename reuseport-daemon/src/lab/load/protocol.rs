@@ -1,6 +1,6 @@
 //! What a load can speak.
 
-use super::http;
+use super::{http, lines};
 use crate::lab::wire::{ANSWER_LEN, Answer, Request, RequestId, Tag};
 
 /// The most bytes that a right answer has, in any protocol.
@@ -15,6 +15,8 @@ pub enum Protocol {
     /// the path, a space and its label. Clients of one request ask in HTTP/1.0, so that the server
     /// closes; sessions ask in HTTP/1.1.
     Http,
+    /// That of `examples/game.py`.
+    Lines,
 }
 
 /// What there is of an answer.
@@ -34,6 +36,7 @@ impl Protocol {
         match self {
             Self::Lab => request.encode().to_vec(),
             Self::Http => http::request(request),
+            Self::Lines => lines::request(request),
         }
     }
 
@@ -42,6 +45,7 @@ impl Protocol {
         match self {
             Self::Lab => lab(bytes, id),
             Self::Http => http::judge(bytes, id),
+            Self::Lines => lines::judge(bytes, id),
         }
     }
 }

@@ -111,9 +111,10 @@ impl Operation {
             Self::Add | Self::AddParked | Self::Park | Self::ParkTimeout | Self::RemoveParked => {
                 &[Victim::Daemon]
             }
-            Self::Unpark => &[Victim::Daemon, Victim::New, Victim::DaemonAndNew],
             Self::RegisterFirst => &[Victim::Daemon, Victim::Old, Victim::DaemonAndOld],
-            Self::ServingEnds => &[Victim::Daemon, Victim::New, Victim::DaemonAndNew],
+            Self::ServingEnds | Self::Unpark => {
+                &[Victim::Daemon, Victim::New, Victim::DaemonAndNew]
+            }
             Self::RegisterStandby
             | Self::RegisterMore
             | Self::RegisterFewer

@@ -310,6 +310,7 @@ async fn a_large_status_arrives_whole() {
     let service = wire::ServiceStatus {
         name: "x".repeat(1000),
         owner: 0,
+        units: None,
         netns: None,
         generation: 0,
         groups: Vec::new(),

@@ -44,8 +44,7 @@ async fn descriptors_are_close_on_exec_and_closed_after_the_call() {
     let (reader, writer) = io::pipe().expect("pipe");
     let register = Register {
         service: "game".to_owned(),
-        pid: None,
-        label: None,
+        ..Register::default()
     };
     let registered = Registered {
         changed: true,

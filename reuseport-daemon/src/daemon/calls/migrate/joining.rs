@@ -23,6 +23,12 @@ impl Driver {
                 .instances
                 .get(&migration.to)
                 .is_some_and(|it| it.process.pid == *pid),
+            // Where that is the unit's, its processes would tell; its label does unless it was given
+            // another one.
+            Target::Unit { unit, label } => {
+                let label = label.clone().or_else(|| unit.label());
+                label.is_some_and(|it| it == state.label(migration.to))
+            }
         };
         let options = &wanted.options;
         let same = same_target

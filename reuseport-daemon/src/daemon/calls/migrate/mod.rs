@@ -112,21 +112,41 @@ impl Driver {
                     on_behalf_of: None,
                     closer: Arc::clone(&closer),
                 };
-                self.look(&name, look, move |driver, name, found| match found {
-                    Err(failure) => replier.finish(Err(failure)),
-                    Ok(found) => {
-                        let to = Destination::Process { label, found };
-                        let call = Call {
-                            to,
-                            wanted,
-                            closer,
-                            replier,
-                        };
-                        driver.compare(name, call);
-                    }
-                });
+                self.migrate_to_process(&name, look, label, wanted, closer, replier);
+            }
+            (Ok(()), Target::Unit { unit, label }) => {
+                let look = Look::Unit {
+                    unit,
+                    on_behalf_of: None,
+                    closer: Arc::clone(&closer),
+                };
+                self.migrate_to_process(&name, look, label, wanted, closer, replier);
             }
         }
+    }
+
+    fn migrate_to_process(
+        &self,
+        name: &ServiceName,
+        look: Look,
+        label: Option<Label>,
+        wanted: Wanted,
+        closer: Arc<Closer>,
+        replier: Replier,
+    ) {
+        self.look(name, look, move |driver, name, found| match found {
+            Err(failure) => replier.finish(Err(failure)),
+            Ok(found) => {
+                let to = Destination::Process { label, found };
+                let call = Call {
+                    to,
+                    wanted,
+                    closer,
+                    replier,
+                };
+                driver.compare(name, call);
+            }
+        });
     }
 
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.

@@ -9,7 +9,7 @@ use super::super::{instances::label, parse};
 use crate::{
     api::wire::{Failure, Migrate},
     daemon::failure::bad_parameter,
-    domain::{Drain, Label, Options, Refusal, Retire, Setting},
+    domain::{Drain, Label, Options, Refusal, Retire, Setting, UnitName},
     sys::{clock, signal::Signal},
 };
 
@@ -39,7 +39,14 @@ pub(super) struct Wanted {
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     Label(Label),
-    Pid { pid: u32, label: Option<Label> },
+    Pid {
+        pid: u32,
+        label: Option<Label>,
+    },
+    Unit {
+        unit: UnitName,
+        label: Option<Label>,
+    },
 }
 
 /// Where the call wants to go, and how.
@@ -59,10 +66,19 @@ pub(super) fn read(parameters: &Migrate) -> Result<(Target, Wanted), Failure> {
 
 fn target(parameters: &Migrate) -> Result<Target, Failure> {
     let named = label(parameters.label.as_deref())?;
-    match (&parameters.to, parameters.to_pid, named) {
-        (Some(to), None, None) => Ok(Target::Label(parse("to", to)?)),
-        (None, Some(pid), label) => Ok(Target::Pid { pid, label }),
-        (Some(_) | None, _, _) => Err(Refusal::Target.into()),
+    match (
+        &parameters.to,
+        parameters.to_pid,
+        &parameters.to_unit,
+        named,
+    ) {
+        (Some(to), None, None, None) => Ok(Target::Label(parse("to", to)?)),
+        (None, Some(pid), None, label) => Ok(Target::Pid { pid, label }),
+        (None, None, Some(unit), label) => Ok(Target::Unit {
+            unit: parse("to_unit", unit)?,
+            label,
+        }),
+        (Some(_) | None, _, _, _) => Err(Refusal::Target.into()),
     }
 }
 

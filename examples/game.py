@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""A game server whose sessions have state: who has left it cannot go on elsewhere. It knows nothing of
+reuseportd; all that it does for its sake is to set SO_REUSEPORT.
+
+usage: game.py PORT LABEL
+
+Lines in, lines out. "MOVE ID" makes a move and is answered with "LABEL ID MOVES", where MOVES is how
+many the session has made; "LAST ID" is answered in the same way, and ends the session.
+"""
+import os
+import selectors
+import signal
+import socket
+import sys
+
+port, label = int(sys.argv[1]), sys.argv[2]
+selector = selectors.DefaultSelector()
+
+
+class Session:
+    def __init__(self, connection):
+        self.connection, self.unread, self.moves = connection, b"", 0
+
+    def readable(self):
+        """Whether the session goes on."""
+        try:
+            received = self.connection.recv(4096)
+        except OSError:
+            return False
+        self.unread += received
+        *lines, self.unread = self.unread.split(b"\n")
+        for line in lines:
+            word, _, number = line.decode().partition(" ")
+            self.moves += 1
+            answer = f"{label} {number} {self.moves}\n"
+            try:
+                self.connection.sendall(answer.encode())
+            except OSError:
+                return False
+            if word == "LAST":
+                return False
+        return bool(received) and len(self.unread) < 4096
+
+
+def accept():
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        # A connection that is accepted does not inherit it.
+        connection.setblocking(True)
+        session = Session(connection)
+        selector.register(connection, selectors.EVENT_READ, session)
+
+
+def tell_manager(state):
+    """What systemd waits for with Type=notify."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        place = "\0" + place[1:] if place[0] == "@" else place
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(state, place)
+
+
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind(("0.0.0.0", port))
+listener.listen(4096)
+listener.setblocking(False)
+selector.register(listener, selectors.EVENT_READ)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+tell_manager(b"READY=1")
+
+while True:
+    for key, _ in selector.select():
+        if key.data is None:
+            accept()
+        elif not key.data.readable():
+            selector.unregister(key.fileobj)
+            key.fileobj.close()

@@ -1,0 +1,172 @@
+//! The driver's part: a unit of a service's pattern is looked at until it listens, and registered.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
+
+use tracing::{info, warn};
+
+use super::{
+    look::{Looked, at_unit},
+    watch::Watch,
+};
+use crate::{
+    api::wire::Failure,
+    daemon::driver::{Driver, Event, again_after},
+    domain::{InstanceState, ServiceName, SocketCookie, UnitName, next_look},
+    sys::cgroup::Cgroup,
+};
+
+/// Something has to do with a unit.
+#[derive(Clone, Debug)]
+pub(in crate::daemon) struct UnitEvent {
+    /// The service that has it in its pattern.
+    pub(super) service: ServiceName,
+    /// The unit.
+    pub(super) unit: UnitName,
+    /// Where its processes are.
+    pub(super) group: Cgroup,
+    pub(super) cause: Cause,
+}
+
+/// What is the matter.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause {
+    /// It has been started, or has lost a process.
+    Stirred,
+    /// A pause is over. It began with the event of that number.
+    Again(u64),
+}
+
+/// A service's units.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct Units {
+    watch: Option<Watch>,
+    /// Those that run and do not listen yet.
+    expected: BTreeMap<Cgroup, Expected>,
+    count: u64,
+}
+
+/// A unit that is expected to listen.
+#[derive(Debug)]
+struct Expected {
+    since: Instant,
+    /// Tells a pause that a later event has made pointless.
+    number: u64,
+    /// Why it could not be registered, the last time.
+    trouble: Option<String>,
+}
+
+impl Units {
+    /// Has every unit that runs looked at.
+    pub(in crate::daemon) fn look_again(&self) {
+        if let Some(watch) = &self.watch {
+            watch.look_again();
+        }
+    }
+}
+
+impl Driver {
+    /// Begins to watch for units of a service's pattern, if it has one.
+    pub(in crate::daemon) fn watch_units(&mut self, name: &ServiceName) {
+        let events = self.events.clone();
+        if let Some(managed) = self.services.get_mut(name)
+            && let Some(pattern) = managed.state.definition.instances.clone()
+        {
+            managed.units.watch = Some(Watch::start(name.clone(), pattern, events));
+        }
+    }
+
+    /// A process of the service has ended; another one of its unit may have taken its place.
+    pub(in crate::daemon) fn look_for_units(&self, name: &ServiceName) {
+        if let Some(managed) = self.services.get(name) {
+            managed.units.look_again();
+        }
+    }
+
+    pub(in crate::daemon) fn on_unit(&mut self, event: UnitEvent) {
+        let Some(managed) = self.services.get_mut(&event.service) else {
+            return;
+        };
+        let units = &mut managed.units;
+        let number = match event.cause {
+            Cause::Stirred => {
+                units.count += 1;
+                let expected = Expected {
+                    since: Instant::now(),
+                    number: units.count,
+                    trouble: None,
+                };
+                units.expected.insert(event.group.clone(), expected);
+                units.count
+            }
+            Cause::Again(number) => number,
+        };
+        let current = units.expected.get(&event.group);
+        if current.is_none_or(|it| it.number != number) {
+            return;
+        }
+        let state = &managed.state;
+        let slots = state.groups.iter().flat_map(|it| it.slots.values());
+        let mut known: HashSet<SocketCookie> = slots.map(|it| it.cookie).collect();
+        known.extend(managed.lot.cookies());
+        let instances = state.instances.values();
+        let instances = instances.filter(|it| it.state != InstanceState::Gone);
+        let instances = instances.map(|it| it.process).collect();
+        let (unit, group) = (event.unit.clone(), event.group.clone());
+        let service = event.service.clone();
+        self.find(
+            &service,
+            move |definition, netns| {
+                Ok(at_unit(
+                    definition, netns, &unit, group, &known, &instances,
+                )?)
+            },
+            move |driver, _, looked| driver.looked_at(event, number, looked),
+        );
+    }
+
+    fn looked_at(&mut self, event: UnitEvent, number: u64, looked: Result<Looked, Failure>) {
+        let (name, unit) = (&event.service, &event.unit);
+        let registered = match looked {
+            Ok(Looked::Gone | Looked::Known) => Ok(true),
+            Ok(Looked::Silent) => Ok(false),
+            Ok(Looked::Listening(found)) => self.take_in(name, None, &found).map(|_| true),
+            Err(failure) => Err(failure),
+        };
+        let Some(managed) = self.services.get_mut(name) else {
+            return;
+        };
+        let units = &mut managed.units;
+        let expected = units.expected.get_mut(&event.group);
+        let Some(expected) = expected.filter(|it| it.number == number) else {
+            return;
+        };
+        match registered {
+            Ok(true) => {
+                units.expected.remove(&event.group);
+                return;
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                let message = failure.reason().message.clone();
+                if expected.trouble.as_ref() != Some(&message) {
+                    info!(service = %name, %unit, reason = message, "unit not registered yet");
+                    expected.trouble = Some(message);
+                }
+            }
+        }
+        if let Some(pause) = next_look(expected.since.elapsed()) {
+            let event = UnitEvent {
+                cause: Cause::Again(number),
+                ..event
+            };
+            return again_after(pause, &self.events, Event::Unit(event));
+        }
+        if let Some(reason) = expected.trouble.take() {
+            warn!(service = %name, %unit, reason, "unit given up");
+        }
+        units.expected.remove(&event.group);
+    }
+}

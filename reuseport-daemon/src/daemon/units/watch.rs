@@ -1,0 +1,223 @@
+//! Noticing that a unit is started, without asking again and again.
+//!
+//! systemd puts units into slices, and a user's units into those of the user's manager. Each of these
+//! is watched for groups that are made in it. A unit of the pattern is watched itself as well: where
+//! systemd restarts one by itself (`Restart=`), its group stays, is emptied and gets a process.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+};
+use tracing::warn;
+
+use super::attend::{Cause, UnitEvent};
+use crate::{
+    chain::chain,
+    daemon::driver::Event,
+    domain::{ServiceName, UnitName, UnitPattern},
+    sys::{
+        cgroup::{Cgroup, CgroupError, Cgroups},
+        inotify::{Change, Inotify, WatchId},
+    },
+};
+
+/// The pause after control groups could not be watched.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// How many groups one service has watched: those of a machine with some hundred users.
+const MOST: usize = 4096;
+
+/// Watches for units of a service, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    task: AbortHandle,
+    again: Arc<Notify>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot watch control groups")]
+    Inotify(#[from] io::Error),
+    #[error("there are more than {MOST} slices to watch")]
+    TooMany,
+}
+
+impl Watch {
+    pub(super) fn start(
+        service: ServiceName,
+        pattern: UnitPattern,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        let again = Arc::new(Notify::new());
+        let asked = Arc::clone(&again);
+        let report = move |group: &Cgroup, unit: &UnitName| {
+            let event = UnitEvent {
+                service: service.clone(),
+                unit: unit.clone(),
+                group: group.clone(),
+                cause: Cause::Stirred,
+            };
+            // An error means that the daemon is stopping.
+            let _ = events.send(Event::Unit(event));
+        };
+        let task = tokio::spawn(async move {
+            loop {
+                let Err(error) = watch(&pattern, &report, &asked).await;
+                warn!(error = chain(&error), %pattern, "units are not noticed; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        Self {
+            task: task.abort_handle(),
+            again,
+        }
+    }
+
+    /// Has every unit that runs reported.
+    pub(super) fn look_again(&self) {
+        self.again.notify_one();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reports every unit that is there, and then each that something happens to.
+async fn watch(
+    pattern: &UnitPattern,
+    report: &impl Fn(&Cgroup, &UnitName),
+    again: &Notify,
+) -> Result<std::convert::Infallible, WatchError> {
+    let root = Cgroups::find()?.root();
+    loop {
+        let mut tree = Tree {
+            inotify: Inotify::new()?,
+            pattern,
+            report,
+            slices: BTreeMap::new(),
+            units: BTreeMap::new(),
+        };
+        tree.enter(root.clone())?;
+        while let Next::Goes = tree.next(again).await? {}
+    }
+}
+
+/// What is watched.
+struct Tree<'a, R> {
+    inotify: Inotify,
+    pattern: &'a UnitPattern,
+    report: &'a R,
+    slices: BTreeMap<WatchId, Cgroup>,
+    units: BTreeMap<WatchId, (Cgroup, UnitName)>,
+}
+
+/// Whether what is known is still whole.
+enum Next {
+    Goes,
+    StartsOver,
+}
+
+impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
+    async fn next(&mut self, again: &Notify) -> Result<Next, WatchError> {
+        let changes = tokio::select! {
+            changes = self.inotify.changes() => changes?,
+            () = again.notified() => {
+                for (group, unit) in self.units.values() {
+                    (self.report)(group, unit);
+                }
+                return Ok(Next::Goes);
+            }
+        };
+        for change in changes {
+            match change {
+                Change::Made(slice, name) => {
+                    if let Some(slice) = self.slices.get(&slice) {
+                        let made = slice.child(&name);
+                        self.meet(made)?;
+                    }
+                }
+                Change::Changed(unit) => {
+                    if let Some((group, unit)) = self.units.get(&unit) {
+                        (self.report)(group, unit);
+                    }
+                }
+                Change::Gone(watch) => {
+                    self.slices.remove(&watch);
+                    self.units.remove(&watch);
+                }
+                Change::Overflow => return Ok(Next::StartsOver),
+            }
+        }
+        Ok(Next::Goes)
+    }
+
+    /// Watches a slice before it looks what is in it, so that nothing is missed in between.
+    fn enter(&mut self, slice: Cgroup) -> Result<(), WatchError> {
+        let mut pending = vec![slice];
+        while let Some(slice) = pending.pop() {
+            if self.slices.len() + self.units.len() >= MOST {
+                return Err(WatchError::TooMany);
+            }
+            let Some(watch) = unless_gone(self.inotify.directory(slice.path()))? else {
+                continue;
+            };
+            for child in slice.children()? {
+                if holds_units(&child.name) {
+                    pending.push(child);
+                } else {
+                    self.note(child)?;
+                }
+            }
+            self.slices.insert(watch, slice);
+        }
+        Ok(())
+    }
+
+    fn meet(&mut self, group: Cgroup) -> Result<(), WatchError> {
+        if holds_units(&group.name) {
+            self.enter(group)
+        } else {
+            self.note(group)
+        }
+    }
+
+    /// Watches a group and reports it, if it is a unit of the pattern.
+    fn note(&mut self, group: Cgroup) -> Result<(), WatchError> {
+        let Ok(unit) = group.name.parse::<UnitName>() else {
+            return Ok(());
+        };
+        // A name without a kind is no unit's, though a person may leave it out.
+        if unit.as_str() == group.name
+            && self.pattern.matches(&unit)
+            && let Some(watch) = unless_gone(self.inotify.file(&group.events()))?
+        {
+            (self.report)(&group, &unit);
+            self.units.insert(watch, (group, unit));
+        }
+        Ok(())
+    }
+}
+
+/// Slices, and the managers of users, whose units are theirs.
+fn holds_units(name: &str) -> bool {
+    match name.rsplit_once('.') {
+        Some((_, "slice")) => true,
+        Some((stem, "service")) => stem.starts_with("user@"),
+        Some(_) | None => false,
+    }
+}
+
+fn unless_gone(result: io::Result<WatchId>) -> io::Result<Option<WatchId>> {
+    match result {
+        Ok(watch) => Ok(Some(watch)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,96 @@
+//! What ends, and how, while players play.
+
+use anyhow::{Result, ensure};
+
+use super::{
+    game::{Witness, advance, churn, complete, complete_but_for, sessions, unit, until_serving},
+    machine::{property, restarts, systemctl, until, until_unit},
+};
+
+const DAEMON: &str = "reuseportd.service";
+const ROUNDS: u32 = 3;
+
+/// `systemctl restart reuseportd` costs nothing.
+pub(crate) fn daemon_restarted() -> Result<()> {
+    without_loss(|| systemctl(&["restart", DAEMON]).map(|_| ()))
+}
+
+/// Nor does its being killed.
+pub(crate) fn daemon_killed() -> Result<()> {
+    without_loss(|| again(DAEMON, || kill("KILL", DAEMON)))
+}
+
+/// One that hangs is ended by systemd's watchdog, and started anew.
+pub(crate) fn daemon_hangs() -> Result<()> {
+    let players = churn()?;
+    again(DAEMON, || kill("STOP", DAEMON))?;
+    until_serving("v3")?;
+    advance(&players, 50)?;
+    complete(players)?;
+    let told = super::run("journalctl", &["-o", "cat", "-u", DAEMON])?;
+    ensure!(told.contains("Watchdog timeout"), "{told}");
+    Ok(())
+}
+
+/// Who has not been let in by the old process gets to the new one.
+pub(crate) fn server_restarted() -> Result<()> {
+    let players = churn()?;
+    for _ in 0..ROUNDS {
+        systemctl(&["restart", &unit("v3")])?;
+        until_serving("v3")?;
+        advance(&players, 50)?;
+    }
+    tell("restarted", players)
+}
+
+pub(crate) fn server_killed() -> Result<()> {
+    let server = unit("v3");
+    let players = churn()?;
+    for _ in 0..ROUNDS {
+        again(&server, || kill("KILL", &server))?;
+        until_serving("v3")?;
+        advance(&players, 50)?;
+    }
+    tell("killed", players)
+}
+
+/// Does it some times under players who come and players who stay, none of whom may notice.
+fn without_loss(end: impl Fn() -> Result<()>) -> Result<()> {
+    let held = sessions()?;
+    let mut witness = Witness::with("v3")?;
+    let players = churn()?;
+    for _ in 0..ROUNDS {
+        end()?;
+        until_serving("v3")?;
+        advance(&players, 50)?;
+        witness.go_on()?;
+    }
+    held.stop()?.sessions.check_complete()?;
+    complete(players)?;
+    Ok(())
+}
+
+fn kill(signal: &str, unit: &str) -> Result<()> {
+    systemctl(&["kill", "--signal", signal, unit]).map(|_| ())
+}
+
+/// Does something over which systemd starts a unit anew, and waits until it has.
+fn again(unit: &str, end: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = (restarts(unit)?, property(unit, "MainPID")?);
+    end()?;
+    until(&format!("{unit} is started anew"), || {
+        Ok(restarts(unit)? > before.0 && property(unit, "MainPID")? != before.1)
+    })?;
+    until_unit(unit, "active")
+}
+
+fn tell(what: &str, players: reuseport_daemon::lab::load::Load) -> Result<()> {
+    let ledger = complete_but_for(players, ROUNDS)?;
+    super::say(&format!(
+        "{what} {ROUNDS} times: {} connections, {} that it had let in lost with it, longest {} ms",
+        ledger.begun(),
+        ledger.lost(),
+        ledger.longest().as_millis()
+    ));
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask deb`: the Debian package.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{paths, run, setup};
+
+const CARGO_DEB: &str = "cargo-deb";
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
+/// Builds the package as users get it, and says where it is.
+pub(crate) fn run() -> Result<()> {
+    let package = build("release", None, &paths::target().join("debian"))?;
+    run::show(&package.display().to_string());
+    Ok(())
+}
+
+/// Builds the programs with `profile` and packs them, into the directory `to`. `revision` makes it a
+/// later package of the same version.
+pub(crate) fn build(profile: &str, revision: Option<&str>, to: &Path) -> Result<PathBuf> {
+    setup::for_packages()?;
+    let root = paths::root();
+    let mut deb = Command::new(cargo_deb()?);
+    deb.current_dir(root)
+        .args(["--package", "reuseport-daemon", "--profile", profile])
+        .args(["--locked", "--output"])
+        .arg(to);
+    if let Some(revision) = revision {
+        deb.args(["--deb-revision", revision]);
+    }
+    let printed = run::output(&mut deb)?;
+    let last = printed.lines().last();
+    Ok(last.context("cargo-deb says what it has made")?.into())
+}
+
+/// `cargo-deb` from `PATH`, or built once into the target directory.
+fn cargo_deb() -> Result<PathBuf> {
+    let own = paths::tools().join("bin").join(CARGO_DEB);
+    if let Some(found) = paths::on_path(CARGO_DEB) {
+        return Ok(found);
+    }
+    if !own.is_file() {
+        run::run(
+            run::cargo(paths::root())
+                .args(["install", CARGO_DEB, "--version", CARGO_DEB_VERSION])
+                // Its defaults are another compression and build identifiers.
+                .args(["--locked", "--no-default-features", "--root"])
+                .arg(paths::tools()),
+        )?;
+    }
+    Ok(own)
+}
