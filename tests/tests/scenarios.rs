@@ -127,8 +127,8 @@ fn trials() -> Vec<Trial> {
         }
         budget: budget { idle, switch }
         sessions: sessions {
-            end_one_by_one, outlive_the_deadline, end_with_their_server, the_caller_is_killed,
-            another_migration_meanwhile,
+            end_one_by_one, outlive_the_deadline, end_with_their_server, outlive_the_daemon,
+            the_caller_is_killed, another_migration_meanwhile,
         }
         parking: parking {
             killed_on_loopback, killed_on_a_link, killed_with_a_full_queue, closed_on_loopback,
