@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod exhaustion;
     pub(super) mod fuzz;
     pub(super) mod handoff;
     pub(super) mod killed;
@@ -25,8 +26,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking,
-    refusals, services, sessions, settings, sleepers, upgrade,
+    budget, churn, exhaustion, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx,
+    parking, refusals, services, sessions, settings, sleepers, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
@@ -76,6 +77,7 @@ fn trials() -> Vec<Trial> {
         churn: churn {
             loopback_500, link_100, kernel_loopback_100, kernel_link_100, ten_thousand,
         }
+        exhaustion: exhaustion::descriptors { one_by_one, turned_away, handoff }
         handoff: handoff::receivers { rust, python, every_acceptor, churn }
         handoff: handoff::troubles {
             killed_beside_another, killed_alone, nobody_acknowledges, acknowledgements,

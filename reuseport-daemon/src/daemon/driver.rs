@@ -62,6 +62,8 @@ pub(super) enum Event {
     ParkAgain(ServiceName),
     /// Connections that waited have been moved to whoever serves.
     Unparked(ServiceName),
+    /// What a service could not undo is to be undone.
+    Owed(ServiceName),
 }
 
 /// The rest of a call.
@@ -138,6 +140,11 @@ impl Driver {
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
+            Event::Owed(service) => {
+                if let Some(managed) = self.services.get_mut(&service) {
+                    managed.settle_or_try_again();
+                }
+            }
         }
     }
 

@@ -9,9 +9,11 @@ use std::{
 };
 
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{
+    driver::{Event, again_later},
     handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
@@ -19,6 +21,7 @@ use super::{
     watch::{Exit, Exits, Watch},
 };
 use crate::{
+    chain::chain,
     domain::{
         Decision, Effect, Generation, Instance, InstanceState, Service, ServiceName, SocketCookie,
     },
@@ -44,6 +47,9 @@ pub(super) struct Managed {
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
+    /// What could not be undone, and is to be before anything else is done.
+    owed: Vec<Effect>,
+    events: mpsc::UnboundedSender<Event>,
     exits: Exits,
     switch: Arc<Switch>,
 }
@@ -96,10 +102,13 @@ impl Managed {
         maps: ServiceMaps,
         netns: Arc<Netns>,
         lot: Lot,
+        events: mpsc::UnboundedSender<Event>,
         exits: Exits,
         switch: Arc<Switch>,
     ) -> Self {
         Self {
+            owed: Vec::new(),
+            events,
             switch,
             handoff: Handoff::new(&state),
             state,
@@ -118,13 +127,14 @@ impl Managed {
         self.state.name()
     }
 
-    /// Performs a decision's effects in their order. Where one fails, those before it are undone in
-    /// reverse, and nothing has changed.
+    /// Performs a decision's effects in their order. Where one fails, it and those before it are undone
+    /// in reverse, and nothing has changed.
     pub(super) fn perform(
         &mut self,
         decision: &Decision,
         sockets: &Sockets,
     ) -> Result<Performed, PerformError> {
+        self.settle()?;
         let mut begun = None;
         let mut performed = Performed::default();
         for (index, effect) in decision.effects.iter().enumerate() {
@@ -132,7 +142,8 @@ impl Managed {
                 begun.get_or_insert_with(Instant::now);
             }
             if let Err(failure) = self.perform_one(effect, sockets) {
-                self.undo(&decision.effects[..index]);
+                // That one too: it may be half done.
+                self.undo(&decision.effects[..=index]);
                 return Err(failure);
             }
             if let (Effect::Flip { .. }, Some(begun)) = (effect, begun) {
@@ -148,9 +159,29 @@ impl Managed {
                 continue;
             };
             if let Err(failure) = self.perform_one(&undo, &Sockets::new()) {
-                // What is written and what is true differ now; a restart sets it right.
-                error!(service = %self.name(), %failure, "cannot undo {}", effect.name());
+                let error = chain(&failure);
+                error!(service = %self.name(), error, "cannot undo {}; trying again", effect.name());
+                self.owed.push(undo);
             }
+        }
+        if !self.owed.is_empty() {
+            again_later(&self.events, Event::Owed(self.name().clone()));
+        }
+    }
+
+    /// Undoes what could not be undone. Until then what is written and what is true differ.
+    fn settle(&mut self) -> Result<(), PerformError> {
+        while let Some(undo) = self.owed.first().cloned() {
+            self.perform_one(&undo, &Sockets::new())?;
+            self.owed.remove(0);
+        }
+        Ok(())
+    }
+
+    /// The same, as long as it takes.
+    pub(super) fn settle_or_try_again(&mut self) {
+        if self.settle().is_err() {
+            again_later(&self.events, Event::Owed(self.name().clone()));
         }
     }
 
@@ -208,8 +239,11 @@ impl Managed {
                 written
             }
             Effect::ForgetInstance(generation) => {
-                self.watches.remove(generation);
-                self.maps.forget_instance(*generation)
+                let forgotten = self.maps.forget_instance(*generation);
+                if forgotten.is_ok() {
+                    self.watches.remove(generation);
+                }
+                forgotten
             }
         };
         done.map_err(|source| PerformError::Steering {

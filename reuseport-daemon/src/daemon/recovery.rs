@@ -89,7 +89,8 @@ impl Driver {
         self.watch_log(&maps);
         let switch = Arc::clone(&self.switch);
         let lot = self.lot(name, &netns);
-        let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
+        let (events, exits) = (self.events.clone(), self.exits.clone());
+        let mut managed = Managed::new(state, maps, netns, lot, events, exits, switch);
         if let Err(error) = managed.learn_templates() {
             warn!(
                 service = %name, error = chain(&error),

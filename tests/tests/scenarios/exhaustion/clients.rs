@@ -1,0 +1,1 @@
+//! Clients that are too many, say nothing, or do not listen.
