@@ -69,7 +69,12 @@ fn read_answer(stream: &mut UnixStream) -> Result<Option<Value>> {
     }
 }
 
-fn read_message(stream: &mut UnixStream) -> Result<Option<Value>> {
+/// Reads the next message; none where the daemon ends the connection instead.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn read_message(stream: &mut UnixStream) -> Result<Option<Value>> {
     let mut answer = Vec::new();
     let mut byte = [0];
     loop {
