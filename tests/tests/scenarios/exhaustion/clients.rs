@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{ErrorKind, Write as _},
+    io::{self, ErrorKind, Write as _},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
 };
@@ -21,9 +21,9 @@ use serde_json::json;
 
 use super::{gentle_load, none_lost};
 
-/// A thousand that ask and stay, and a hundred more than there are places for: each is answered, those
-/// that have asked nothing more are told why they are sent away, and when all have gone there is nothing
-/// left of them.
+/// A thousand that ask and stay, and a hundred more than there are places for: each is answered, as many
+/// as it takes that have asked nothing for a while give their place up and are told why, and when all
+/// have gone there is nothing left of them.
 pub(crate) fn a_thousand() -> Result<()> {
     const THOUSAND: usize = 1000;
     const PLACES: usize = 1024;
@@ -50,10 +50,11 @@ pub(crate) fn a_thousand() -> Result<()> {
         for client in &mut late {
             is_answered(client)?;
         }
-        for client in &mut clients {
-            let told = control::read_message(client)?.context("an answer")?;
-            ensure!(told["parameters"]["reason"] == "idle", "{told}");
+        let mut gone = 0;
+        for client in clients.iter_mut().chain(&mut late) {
+            gone += usize::from(is_sent_away(client)?);
         }
+        ensure!(gone >= MORE, "{gone} have given their place up");
         drop((clients, late));
         let now = Holdings::of(&stage)?;
         let before = *held.get_or_insert(now);
@@ -164,6 +165,22 @@ fn is_answered(client: &mut UnixStream) -> Result<()> {
     let answer = control::read_message(client)?.context("an answer")?;
     ensure!(answer["parameters"]["services"].is_array(), "{answer}");
     Ok(())
+}
+
+/// Whether a client has been told that others wait for its place.
+fn is_sent_away(client: &mut UnixStream) -> Result<bool> {
+    client.set_nonblocking(true)?;
+    match control::read_message(client) {
+        Ok(told) => {
+            let told = told.context("an answer")?;
+            ensure!(told["parameters"]["reason"] == "idle", "{told}");
+            Ok(true)
+        }
+        Err(error) => match error.downcast_ref::<io::Error>() {
+            Some(none) if none.kind() == ErrorKind::WouldBlock => Ok(false),
+            Some(_) | None => Err(error),
+        },
+    }
 }
 
 fn connect(socket: &Path) -> Result<UnixStream> {
