@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = trials();
     trials.extend(killed::Operation::ALL.map(kill_points));
-    trials.extend(killed::Operation::ALL.map(denials));
+    trials.extend(killed::DENIED.map(denials));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -29,6 +29,26 @@ use reuseport_tests::{
 
 use super::{check::Expected, operation::Operation, reference, scene::Scene};
 
+/// The operations whose calls are denied: each of them, and of the migrations those that do most.
+pub(crate) const DENIED: [Operation; 10] = [
+    Operation::Add,
+    Operation::RegisterFirst,
+    Operation::RegisterStandby,
+    Operation::RegisterMore,
+    Operation::Migrate {
+        drain: "owner",
+        retire: "shutdown",
+    },
+    Operation::Migrate {
+        drain: "kernel",
+        retire: "signal:TERM",
+    },
+    Operation::RollBack,
+    Operation::Release,
+    Operation::Remove,
+    Operation::ServingEnds,
+];
+
 /// Worlds at a time.
 const AT_A_TIME: usize = 6;
 
@@ -45,14 +65,32 @@ struct Tally {
     failures: Mutex<Vec<anyhow::Error>>,
 }
 
-/// Denies the calls of one operation, one after the other.
+/// How many calls in a row, where even undoing is denied what it takes.
+const FOR_A_WHILE: usize = 25;
+
+/// Denies the calls of one operation, one after the other, and then so many that what was begun cannot
+/// be undone at once either.
 pub(crate) fn at_every_call(operation: Operation) -> Result<()> {
-    let started = Instant::now();
     let (expected, _) = reference(operation).context("nothing is denied")?;
+    deny(operation, &expected, 1)?;
+    match operation {
+        Operation::Add
+        | Operation::RegisterFirst
+        | Operation::RegisterStandby
+        | Operation::RegisterMore
+        | Operation::Release
+        | Operation::Remove => deny(operation, &expected, FOR_A_WHILE),
+        // They go on by themselves, and try again as often as it takes.
+        Operation::Migrate { .. } | Operation::RollBack | Operation::ServingEnds => Ok(()),
+    }
+}
+
+fn deny(operation: Operation, expected: &Expected, count: usize) -> Result<()> {
+    let started = Instant::now();
     let tally = Tally::default();
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
-            scope.spawn(|| while deny_until_done(operation, &expected, &tally) {});
+            scope.spawn(|| while deny_until_done(operation, expected, count, &tally) {});
         }
     });
     let failures = tally
@@ -62,7 +100,7 @@ pub(crate) fn at_every_call(operation: Operation) -> Result<()> {
     let (refused, endured) = (tally.refused.into_inner(), tally.endured.into_inner());
     let _ = writeln!(
         io::stderr(),
-        "{}: {refused} refused, {endured} endured, {} failures, {:.1} s",
+        "{}, {count} at a time: {refused} refused, {endured} endured, {} failures, {:.1} s",
         operation.name(),
         failures.len(),
         started.elapsed().as_secs_f32(),
@@ -75,16 +113,13 @@ pub(crate) fn at_every_call(operation: Operation) -> Result<()> {
 
 /// Lets an operation be refused again and again, until it is done for all that it is denied. False
 /// when there is no more to deny.
-fn deny_until_done(operation: Operation, expected: &Expected, tally: &Tally) -> bool {
+fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tally: &Tally) -> bool {
     let mut last = String::from("nothing");
     let done = Scene::set(operation).and_then(|mut scene| {
         let before = scene.traces()?;
         loop {
             let call = tally.next.fetch_add(1, Ordering::Relaxed);
-            let (seen, answer) = scene.perform_denied(Denial {
-                call,
-                count: std::env::var("K").map_or(1, |it| it.parse().unwrap()),
-            })?;
+            let (seen, answer) = scene.perform_denied(Denial { call, count })?;
             if seen.struck {
                 last = format!("call {call}, {}", seen.effects[call]);
             }
@@ -97,22 +132,21 @@ fn deny_until_done(operation: Operation, expected: &Expected, tally: &Tally) -> 
                 Err(error) => {
                     ensure!(seen.struck, "refused for nothing: {error:?}");
                     tally.refused.fetch_add(1, Ordering::Relaxed);
-                    if is_gone(&error) && seen.effects[call] == "epoll_ctl" {
-                        // It could be taken and not be watched; it was not heard.
-                        scene.traces()?.same_as(&before)?;
-                        continue;
-                    }
-                    let said = said(&error)?;
-                    is_named(said, &seen)?;
-                    let done = scene.looks_on() || ALL_BUT_DONE.contains(&said.reason.as_str());
-                    if done {
+                    // A client that could be taken and not be watched is not heard.
+                    let unheard = is_gone(&error) && seen.effects[call] == "epoll_ctl";
+                    let reason = if unheard {
+                        String::new()
+                    } else {
+                        named(&error, &seen)?.reason.clone()
+                    };
+                    if scene.looks_on() || ALL_BUT_DONE.contains(&reason.as_str()) {
                         scene.try_again().context("a second try")?;
                         scene.settle()?;
                         scene.check(expected, None)?;
                         return Ok(true);
                     }
                     let unchanged = scene.traces()?.same_as(&before);
-                    unchanged.with_context(|| said.message.clone())?;
+                    unchanged.with_context(|| format!("{error:?}"))?;
                 }
             }
         }
@@ -142,23 +176,19 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(client_error(error), Some(ClientError::Gone))
 }
 
-/// What the daemon has answered.
-fn said(error: &anyhow::Error) -> Result<&Reason> {
-    match client_error(error) {
-        Some(ClientError::Failure(failure)) => Ok(failure.reason()),
-        Some(_) | None => bail!("not answered: {error:?}"),
-    }
-}
-
-/// It names what there was none of.
-fn is_named(said: &Reason, seen: &Seen) -> Result<()> {
-    let mut shortages = seen
-        .shortages
-        .iter()
-        .map(|it| io::Error::from_raw_os_error(*it));
-    let named = shortages.any(|it| said.message.contains(&it.to_string()));
+/// What the daemon has answered, which names what there was none of.
+fn named<'a>(error: &'a anyhow::Error, seen: &Seen) -> Result<&'a Reason> {
+    let Some(ClientError::Failure(failure)) = client_error(error) else {
+        bail!("not answered: {error:?}");
+    };
+    let said = failure.reason();
+    let mut shortages = seen.shortages.iter();
+    let named = shortages.any(|it| {
+        let shortage = io::Error::from_raw_os_error(*it).to_string();
+        said.message.contains(&shortage)
+    });
     ensure!(named, "not named: {said:?}");
-    Ok(())
+    Ok(said)
 }
 
 impl Scene {
