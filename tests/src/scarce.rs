@@ -46,7 +46,7 @@ impl Scarce {
 impl Drop for Scarce {
     fn drop(&mut self) {
         // It fails where the daemon has ended.
-        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before.clone());
+        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before);
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Managed {
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
-    /// What could not be undone, and is to be before anything else is done.
+    /// What could not be done or undone, and is to be before anything else is.
     owed: Vec<Effect>,
     events: mpsc::UnboundedSender<Event>,
     exits: Exits,
@@ -74,7 +74,7 @@ pub(super) enum PerformError {
         source: SteeringError,
     },
     /// The switch could not be turned.
-    #[error("tcp_migrate_req cannot be turned on")]
+    #[error("tcp_migrate_req cannot be turned")]
     Switch(#[from] SwitchError),
     /// There is no parking listener to be had.
     #[error(transparent)]
@@ -142,6 +142,12 @@ impl Managed {
                 begun.get_or_insert_with(Instant::now);
             }
             if let Err(failure) = self.perform_one(effect, sockets) {
+                if matches!(effect, Effect::ReleaseMigrateReq { .. }) {
+                    // A migration ends all the same.
+                    self.owe(effect.clone(), &failure);
+                    self.settle_later();
+                    continue;
+                }
                 // That one too: it may be half done.
                 self.undo(&decision.effects[..=index]);
                 return Err(failure);
@@ -159,29 +165,38 @@ impl Managed {
                 continue;
             };
             if let Err(failure) = self.perform_one(&undo, &Sockets::new()) {
-                let error = chain(&failure);
-                error!(service = %self.name(), error, "cannot undo {}; trying again", effect.name());
-                self.owed.push(undo);
+                self.owe(undo, &failure);
             }
         }
         if !self.owed.is_empty() {
-            again_later(&self.events, Event::Owed(self.name().clone()));
+            self.settle_later();
         }
     }
 
-    /// Undoes what could not be undone. Until then what is written and what is true differ.
+    /// Takes note of what is to be done as soon as it can be. Until then what is written and what is
+    /// true differ.
+    fn owe(&mut self, effect: Effect, failure: &PerformError) {
+        let (name, error) = (self.name(), chain(failure));
+        error!(service = %name, error, "cannot {} now; trying again", effect.name());
+        self.owed.push(effect);
+    }
+
+    fn settle_later(&self) {
+        again_later(&self.events, Event::Owed(self.name().clone()));
+    }
+
     fn settle(&mut self) -> Result<(), PerformError> {
-        while let Some(undo) = self.owed.first().cloned() {
-            self.perform_one(&undo, &Sockets::new())?;
+        while let Some(owed) = self.owed.first().cloned() {
+            self.perform_one(&owed, &Sockets::new())?;
             self.owed.remove(0);
         }
         Ok(())
     }
 
-    /// The same, as long as it takes.
+    /// Does what is owed, or tries again later.
     pub(super) fn settle_or_try_again(&mut self) {
         if self.settle().is_err() {
-            again_later(&self.events, Event::Owed(self.name().clone()));
+            self.settle_later();
         }
     }
 
@@ -219,8 +234,7 @@ impl Managed {
                 return Ok(self.switch.hold(&self.netns, self.name(), *was)?);
             }
             Effect::ReleaseMigrateReq { was } => {
-                self.switch.release(&self.netns, self.name(), *was);
-                Ok(())
+                return Ok(self.switch.release(&self.netns, self.name(), *was)?);
             }
             Effect::WriteTable { group, copy, table } => {
                 self.group(*group, |it| it.write_table(*copy, table))

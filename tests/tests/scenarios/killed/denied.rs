@@ -74,12 +74,13 @@ pub(crate) fn at_every_call(operation: Operation) -> Result<()> {
     let (expected, _) = reference(operation).context("nothing is denied")?;
     deny(operation, &expected, 1)?;
     match operation {
-        Operation::Add
-        | Operation::RegisterFirst
+        Operation::RegisterFirst
         | Operation::RegisterStandby
         | Operation::RegisterMore
         | Operation::Release
         | Operation::Remove => deny(operation, &expected, FOR_A_WHILE),
+        // What it leaves aside is cleared away by the next addition, or the next start.
+        Operation::Add => Ok(()),
         // They go on by themselves, and try again as often as it takes.
         Operation::Migrate { .. } | Operation::RollBack | Operation::ServingEnds => Ok(()),
     }
