@@ -52,6 +52,26 @@ impl Holdings {
         })
     }
 
+    /// The daemon holds what it held then, as soon as connections that have been answered are closed,
+    /// but for memory and for threads that may have something to do another time.
+    ///
+    /// # Errors
+    ///
+    /// Where it holds something else.
+    pub fn unchanged(&self, stage: &Stage) -> Result<()> {
+        let counted = |it: Self| Self {
+            threads: 0,
+            resident: 0,
+            ..it
+        };
+        let mut now = *self;
+        until("it holds what it held", || {
+            now = Self::of(stage)?;
+            Ok(counted(now) == counted(*self))
+        })
+        .with_context(|| format!("{self:?} became {now:?}"))
+    }
+
     /// The most of each kind that either has.
     #[must_use]
     pub fn or_more(self, other: Self) -> Self {

@@ -12,6 +12,7 @@ pub mod nginx;
 pub mod outcomes;
 pub mod people;
 pub mod receiving;
+pub mod scarce;
 pub mod sockets;
 pub mod stage;
 pub mod traces;
