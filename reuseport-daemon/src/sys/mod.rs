@@ -20,6 +20,7 @@ pub mod netstat;
 pub mod parking;
 pub mod passed;
 pub mod process;
+pub mod raw_program;
 pub mod readiness;
 pub mod signal;
 pub mod sock_diag;

@@ -1,0 +1,89 @@
+//! The programs that ours is held against, and how often the kernel has run any of them.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use anyhow::{Context, Result};
+use reuseport_daemon::{domain::Slot, sys::raw_program::Instruction};
+
+use crate::bench::summary::float;
+
+/// `SK_PASS`, and the helper `sk_select_reuseport`.
+/// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/bpf.h>
+const SK_PASS: i32 = 1;
+const SELECT: i32 = 82;
+
+// Opcodes, as RFC 9669 has them.
+const MOVE: u8 = 0xb7;
+const MOVE_REGISTER: u8 = 0xbf;
+const ADD: u8 = 0x07;
+const STORE_WORD: u8 = 0x62;
+const LOAD_WIDE: u8 = 0x18;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+
+/// Says of an immediate number that it is a map's descriptor.
+const MAP: u8 = 1;
+/// The frame pointer.
+const FRAME: u8 = 10;
+
+/// `return SK_PASS;`
+pub(super) fn pass() -> [Instruction; 2] {
+    [
+        Instruction::new(MOVE, 0, 0, 0, SK_PASS),
+        Instruction::new(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// `u32 key = slot; bpf_sk_select_reuseport(ctx, sockets, &key, 0); return SK_PASS;`
+pub(super) fn fixed_slot(sockets: BorrowedFd<'_>, slot: Slot) -> [Instruction; 9] {
+    [
+        Instruction::new(STORE_WORD, FRAME, 0, -4, i32::from(slot.0)),
+        Instruction::new(LOAD_WIDE, 2, MAP, 0, sockets.as_raw_fd()),
+        Instruction::new(0, 0, 0, 0, 0),
+        Instruction::new(MOVE_REGISTER, 3, FRAME, 0, 0),
+        Instruction::new(ADD, 3, 0, 0, -4),
+        Instruction::new(MOVE, 4, 0, 0, 0),
+        Instruction::new(CALL, 0, 0, 0, SELECT),
+        Instruction::new(MOVE, 0, 0, 0, SK_PASS),
+        Instruction::new(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// How often a program has run while the kernel timed it, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Runs {
+    count: u64,
+    nanos: u64,
+}
+
+impl Runs {
+    /// Those of a program, which its descriptor tells.
+    pub(super) fn of(program: BorrowedFd<'_>) -> Result<Self> {
+        let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+        let info = fs::read_to_string(path)?;
+        let number = |name: &str| -> Result<u64> {
+            let lines = info.lines().filter_map(|line| line.split_once(':'));
+            let mut values = lines.filter(|(found, _)| *found == name);
+            let (_, value) = values.next().context("a program without statistics")?;
+            Ok(value.trim().parse()?)
+        };
+        Ok(Self {
+            count: number("run_cnt")?,
+            nanos: number("run_time_ns")?,
+        })
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            count: self.count - earlier.count,
+            nanos: self.nanos - earlier.nanos,
+        }
+    }
+
+    pub(super) fn nanos_each(self) -> f64 {
+        float(self.nanos) / float(self.count)
+    }
+}
