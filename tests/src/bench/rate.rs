@@ -76,7 +76,8 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         found: worst,
         unit: "",
         floor: "A run of the program takes what packet-path says of the time of a connection; the \
-                rest is chance, of which the last column shows how much there is.",
+                rest is chance, of which the last column shows how much there is."
+            .to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

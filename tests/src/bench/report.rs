@@ -52,7 +52,7 @@ pub(super) struct Goal {
     /// The unit of both, or nothing for a ratio.
     pub(super) unit: &'static str,
     /// What keeps it from being better, whatever the code does.
-    pub(super) floor: &'static str,
+    pub(super) floor: String,
 }
 
 /// How a number should be.
@@ -265,7 +265,7 @@ mod tests {
             wanted,
             found,
             unit: "µs",
-            floor: "Light is no faster.",
+            floor: "Light is no faster.".to_owned(),
         }
     }
 

@@ -105,7 +105,7 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         wanted: Wanted::AtMost(0.0),
         found: float(ours),
         unit: "",
-        floor: "There is none: it is a fault.",
+        floor: "There is none: it is a fault.".to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

@@ -19,6 +19,10 @@ const SELECT: i32 = 82;
 const MOVE: u8 = 0xb7;
 const MOVE_REGISTER: u8 = 0xbf;
 const ADD: u8 = 0x07;
+const MULTIPLY: u8 = 0x27;
+const SHIFT_RIGHT: u8 = 0x77;
+const LOAD_WORD: u8 = 0x61;
+const STORE_REGISTER: u8 = 0x63;
 const STORE_WORD: u8 = 0x62;
 const LOAD_WIDE: u8 = 0x18;
 const CALL: u8 = 0x85;
@@ -26,6 +30,9 @@ const EXIT: u8 = 0x95;
 
 /// Says of an immediate number that it is a map's descriptor.
 const MAP: u8 = 1;
+/// What a program is called with, and where its hash is in `struct sk_reuseport_md`.
+const CONTEXT: u8 = 1;
+const HASH: i16 = 32;
 /// The frame pointer.
 const FRAME: u8 = 10;
 
@@ -50,6 +57,23 @@ pub(super) fn fixed_slot(sockets: BorrowedFd<'_>, slot: Slot) -> [Instruction; 9
         Instruction::new(MOVE, 0, 0, 0, SK_PASS),
         Instruction::new(EXIT, 0, 0, 0, 0),
     ]
+}
+
+/// `u32 key = first + (hash * count >> 32);`, and then as above: as even a choice as a program can make
+/// that looks nothing up.
+pub(super) fn slot_by_hash(sockets: BorrowedFd<'_>, first: Slot, count: u16) -> [Instruction; 13] {
+    let [_, rest @ ..] = fixed_slot(sockets, first);
+    let choice = [
+        Instruction::new(LOAD_WORD, 2, CONTEXT, HASH, 0),
+        Instruction::new(MULTIPLY, 2, 0, 0, i32::from(count)),
+        Instruction::new(SHIFT_RIGHT, 2, 0, 0, 32),
+        Instruction::new(ADD, 2, 0, 0, i32::from(first.0)),
+        Instruction::new(STORE_REGISTER, FRAME, 2, -4, 0),
+    ];
+    let mut program = [Instruction::new(0, 0, 0, 0, 0); 13];
+    program[..choice.len()].copy_from_slice(&choice);
+    program[choice.len()..].copy_from_slice(&rest);
+    program
 }
 
 /// How often a program has run while the kernel timed it, and for how long.

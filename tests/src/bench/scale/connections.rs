@@ -53,10 +53,7 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         present = *size;
         let seen = stage.status()?.instances.into_iter().next();
         let seen = seen.context("an instance")?.sessions;
-        ensure!(
-            seen == *size as u64,
-            "{seen} instead of {size} sessions"
-        );
+        ensure!(seen == *size as u64, "{seen} instead of {size} sessions");
         let status = time_status(&stage, effort.of(5, 15))?;
         median = status.whole.median;
         table.row([
@@ -72,7 +69,8 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         found: median,
         unit: "ms",
         floor: "The kernel tells sockets only one by one, and whose they are only by the names of \
-                the links in `/proc/PID/fd`.",
+                the links in `/proc/PID/fd`."
+            .to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

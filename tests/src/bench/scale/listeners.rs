@@ -72,8 +72,10 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         wanted: Wanted::AtMost(200.0),
         found: each,
         unit: "B",
-        floor: "It is what the allocator keeps of the work's peak: a duplicate, a row of the socket \
-                table and settings of each listener at a time.",
+        floor:
+            "It is what the allocator keeps of the work's peak: a duplicate, a row of the socket \
+                table and settings of each listener at a time."
+                .to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

@@ -47,7 +47,8 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         wanted: Wanted::AtMost(100.0),
         found: most,
         unit: "ms",
-        floor: "An empty queue takes what the first row says, most of it RCU grace periods.",
+        floor: "An empty queue takes what the first row says, most of it RCU grace periods."
+            .to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

@@ -70,7 +70,7 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         wanted: Wanted::AtMost(40.0),
         found: each,
         unit: "kB",
-        floor: "The daemon keeps the active table, which is 8 KiB.",
+        floor: "The daemon keeps the active table, which is 8 KiB.".to_owned(),
     };
     Ok((vec![table], vec![goal]))
 }

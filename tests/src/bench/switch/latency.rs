@@ -82,7 +82,8 @@ pub(super) fn measure(effort: Effort) -> Result<(Table, Goal)> {
         found: ratio.median,
         unit: "",
         floor: "On two processors that clients and servers fill, whatever the daemon computes is \
-                time that a connection waits.",
+                time that a connection waits."
+            .to_owned(),
     };
     Ok((table, goal))
 }

@@ -54,7 +54,7 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
         wanted: Wanted::AtMost(50.0),
         found: worst,
         unit: "µs",
-        floor: "The table is 8 KiB, which the kernel copies once.",
+        floor: "The table is 8 KiB, which the kernel copies once.".to_owned(),
     };
     let (latencies, latency) = latency::measure(effort)?;
     Ok((vec![table, latencies], vec![switch, latency]))
