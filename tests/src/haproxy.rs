@@ -1,4 +1,4 @@
-//! HAProxy: a master and its worker, as an operator runs them.
+//! haproxy: a master and its worker, as an operator runs them.
 
 use std::{fs, process::Command};
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::wait;
 
-/// A running HAProxy, killed when it is dropped.
+/// A running haproxy, killed when it is dropped.
 #[derive(Debug)]
 pub struct Haproxy {
     master: Process,

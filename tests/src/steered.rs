@@ -145,10 +145,10 @@ impl Steered {
     ///
     /// Where the object lacks it.
     pub fn sockets(&mut self) -> Result<BorrowedFd<'_>> {
-        match self.map(names::SOCKETS)? {
-            Map::ReusePortSockArray(map) => Ok(map.fd().as_fd()),
-            _ => bail!("{} is no array of sockets", names::SOCKETS),
-        }
+        let Map::ReusePortSockArray(map) = self.map(names::SOCKETS)? else {
+            bail!("{} is no array of sockets", names::SOCKETS);
+        };
+        Ok(map.fd().as_fd())
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut Map> {

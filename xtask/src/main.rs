@@ -61,7 +61,7 @@ enum Command {
     ///
     /// packet-path: what the program adds to the path of a SYN. rate: connections a second, steered and
     /// not. switch: how long a switch takes, and what clients notice of a migration. loss: connections
-    /// lost by handovers, with nginx, HAProxy, socket passing and reuseportd. scale: services,
+    /// lost by handovers, with nginx, haproxy, socket passing and reuseportd. scale: services,
     /// listeners, sessions, queues and handshakes by the thousand. idle: what the daemon does while
     /// nothing happens.
     ///

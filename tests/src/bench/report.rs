@@ -122,9 +122,10 @@ impl Table {
             for (column, cell) in cells.enumerate() {
                 let width = widths[column];
                 // Words begin where words begin, and numbers end where numbers end.
-                let _ = match column {
-                    0 => write!(text, " {cell:<width$} |"),
-                    _ => write!(text, " {cell:>width$} |"),
+                let _ = if column == 0 {
+                    write!(text, " {cell:<width$} |")
+                } else {
+                    write!(text, " {cell:>width$} |")
                 };
             }
             text.push('\n');
@@ -134,10 +135,8 @@ impl Table {
         text += &line(&mut self.columns.iter().copied());
         for (column, width) in widths.iter().enumerate() {
             let dashes = "-".repeat(width + 1);
-            text += &match column {
-                0 => format!("|{dashes}-"),
-                _ => format!("|{dashes}:"),
-            };
+            let end = if column == 0 { '-' } else { ':' };
+            let _ = write!(text, "|{dashes}{end}");
         }
         text += "|\n";
         for row in &rows {

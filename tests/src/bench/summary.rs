@@ -26,9 +26,9 @@ impl Summary {
         }
     }
 
-    /// Of what was measured one after the other, round by round: `these` in parts of `those`.
-    pub(super) fn of_ratios(these: &[f64], those: &[f64]) -> Self {
-        Self::of(these.iter().zip(those).map(|(this, that)| this / that))
+    /// Of what was measured one after the other, round by round: `ours` in parts of `others`.
+    pub(super) fn of_ratios(ours: &[f64], others: &[f64]) -> Self {
+        Self::of(ours.iter().zip(others).map(|(our, other)| our / other))
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn number(value: f64) -> String {
         "–".to_owned()
     } else if size >= 1000.0 {
         grouped(value)
-    } else if size >= 100.0 || value == value.round() {
+    } else if size >= 100.0 || value.fract() == 0.0 {
         format!("{value:.0}")
     } else if size >= 10.0 {
         format!("{value:.1}")

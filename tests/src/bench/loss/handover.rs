@@ -31,7 +31,7 @@ pub(super) enum Recipe {
     BlueGreen,
     /// The same with `tcp_migrate_req` on.
     BlueGreenMigrateReq,
-    /// A new HAProxy worker takes the listeners over from the old one.
+    /// A new haproxy worker takes the listeners over from the old one.
     HaproxyReload,
     /// Somebody holds the listener and passes it to the old server and to the new one.
     SocketPassing,
@@ -88,13 +88,13 @@ enum Serving {
 
 enum Place {
     World(World),
-    Stage(Stage),
+    Stage(Box<Stage>),
 }
 
 impl Service {
     pub(super) fn start(recipe: Recipe, world: World) -> Result<Self> {
         let place = match recipe {
-            Recipe::Reuseportd => Place::Stage(Stage::set(world, &[any_v4()])?),
+            Recipe::Reuseportd => Place::Stage(Box::new(Stage::set(world, &[any_v4()])?)),
             Recipe::StopStart
             | Recipe::BlueGreen
             | Recipe::BlueGreenMigrateReq
