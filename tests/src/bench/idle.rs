@@ -45,7 +45,7 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
             .map(|it| Ok((switches(*it)?, cpu(*it)?)))
             .collect()
     };
-    let span = Duration::from_secs(effort.of(3, 20));
+    let span = Duration::from_secs(effort.of(2, 20));
     let before = used()?;
     // What is measured is this time itself.
     thread::sleep(span);

@@ -16,7 +16,8 @@
 //! listener, and a deploy must not stop a server whose last session was skipped. All three readings
 //! therefore repeat a dump that had a seam, and report what either run has seen: to be missed, a
 //! socket would have to be at a seam twice, and each time a neighbour in its bucket would have to
-//! leave in the few microseconds between two datagrams.
+//! leave in the few microseconds between two datagrams. [`SockDiag::sessions_at`], by which nothing is
+//! decided, does not.
 //!
 //! Whether a handshake that was seen is still going on takes no dump: [`SockDiag::is_half_open`]
 //! asks for that one socket, which the kernel looks up by its addresses as it does for a packet. That

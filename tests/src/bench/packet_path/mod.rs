@@ -105,8 +105,8 @@ pub(super) fn measure(effort: Effort) -> Result<Findings> {
     for size in SIZES {
         progress(&format!("packet path, {size} listeners"));
         let mut group = Group::of(size)?;
-        let span = Duration::from_millis(effort.of(100, 250));
-        let rounds = effort.of(5, 20);
+        let span = Duration::from_millis(effort.of(80, 250));
+        let rounds = effort.of(3, 20);
         let measured = interleaved(rounds, &CHOOSERS, |who| group.measure(*who, span))?;
         let nanos = |side: usize| measured[side].iter().map(|it| it.nanos).collect::<Vec<_>>();
         let rates = |side: usize| measured[side].iter().map(|it| it.rate).collect::<Vec<_>>();
