@@ -5,7 +5,6 @@
 pub(crate) mod bpffs;
 pub(crate) mod clients;
 pub(crate) mod descriptors;
-pub(crate) mod memory;
 
 use std::time::Duration;
 
