@@ -20,11 +20,13 @@ use reuseport_daemon::{
         wire::{Migrate, Reason},
     },
     lab::daemon::DaemonError,
+    sys::migrate_req,
 };
 use reuseport_tests::{
     kill_points::{Denial, Seen, Trace},
     stage::SERVICE,
     traces::Traces,
+    wait::until,
 };
 
 use super::{check::Expected, operation::Operation, reference, scene::Scene};
@@ -79,10 +81,12 @@ pub(crate) fn at_every_call(operation: Operation) -> Result<()> {
         | Operation::RegisterMore
         | Operation::Release
         | Operation::Remove => deny(operation, &expected, FOR_A_WHILE),
-        // What it leaves aside is cleared away by the next addition, or the next start.
-        Operation::Add => Ok(()),
-        // They go on by themselves, and try again as often as it takes.
-        Operation::Migrate { .. } | Operation::RollBack | Operation::ServingEnds => Ok(()),
+        // What an addition leaves aside is cleared away by the next one, or the next start; the others go
+        // on by themselves, and try again as often as it takes.
+        Operation::Add
+        | Operation::Migrate { .. }
+        | Operation::RollBack
+        | Operation::ServingEnds => Ok(()),
     }
 }
 
@@ -126,7 +130,7 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
             }
             match answer {
                 Ok(()) => {
-                    scene.settle()?;
+                    scene.come_to_rest()?;
                     scene.check(expected, None)?;
                     return Ok(seen.struck);
                 }
@@ -142,7 +146,7 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
                     };
                     if scene.looks_on() || ALL_BUT_DONE.contains(&reason.as_str()) {
                         scene.try_again().context("a second try")?;
-                        scene.settle()?;
+                        scene.come_to_rest()?;
                         scene.check(expected, None)?;
                         return Ok(true);
                     }
@@ -193,6 +197,15 @@ fn named<'a>(error: &'a anyhow::Error, seen: &Seen) -> Result<&'a Reason> {
 }
 
 impl Scene {
+    /// Waits until nothing is under way and nothing is owed any more.
+    fn come_to_rest(&mut self) -> Result<()> {
+        self.settle()?;
+        until("tcp_migrate_req is put back", || {
+            let held = self.stage.world.server().enter(migrate_req::read)??;
+            Ok(held != Some(true))
+        })
+    }
+
     /// Performs the operation while the kernel denies what it asks for.
     fn perform_denied(&self, denial: Denial) -> Result<(Seen, Result<()>)> {
         let daemon = self.stage.daemon();
