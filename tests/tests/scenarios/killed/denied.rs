@@ -20,11 +20,13 @@ use reuseport_daemon::{
         wire::{Migrate, Reason},
     },
     lab::daemon::DaemonError,
+    sys::migrate_req,
 };
 use reuseport_tests::{
     kill_points::{Denial, Seen, Trace},
     stage::SERVICE,
     traces::Traces,
+    wait::until,
 };
 
 use super::{check::Expected, operation::Operation, reference, scene::Scene};
@@ -135,7 +137,7 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
             }
             match answer {
                 Ok(()) => {
-                    scene.settle()?;
+                    scene.come_to_rest()?;
                     scene.check(expected, None)?;
                     return Ok(seen.struck);
                 }
@@ -151,7 +153,7 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
                     };
                     if scene.looks_on() || ALL_BUT_DONE.contains(&reason.as_str()) {
                         scene.try_again().context("a second try")?;
-                        scene.settle()?;
+                        scene.come_to_rest()?;
                         scene.check(expected, None)?;
                         return Ok(true);
                     }
@@ -202,6 +204,15 @@ fn named<'a>(error: &'a anyhow::Error, seen: &Seen) -> Result<&'a Reason> {
 }
 
 impl Scene {
+    /// Waits until nothing is under way and nothing is owed any more.
+    fn come_to_rest(&mut self) -> Result<()> {
+        self.settle()?;
+        until("tcp_migrate_req is put back", || {
+            let held = self.stage.world.server().enter(migrate_req::read)??;
+            Ok(held != Some(true))
+        })
+    }
+
     /// Performs the operation while the kernel denies what it asks for.
     fn perform_denied(&self, denial: Denial) -> Result<(Seen, Result<()>)> {
         let daemon = self.stage.daemon();
