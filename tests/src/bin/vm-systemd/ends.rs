@@ -54,6 +54,25 @@ pub(crate) fn server_killed() -> Result<()> {
     tell("killed", players)
 }
 
+/// Both at once. What had been let in ends with the server; what waits is with the service manager.
+pub(crate) fn both_killed() -> Result<()> {
+    let server = unit("v3");
+    let players = churn()?;
+    for _ in 0..ROUNDS {
+        let daemon = property(DAEMON, "MainPID")?;
+        again(&server, || {
+            systemctl(&["kill", "--signal", "KILL", &server, DAEMON]).map(|_| ())
+        })?;
+        until("the daemon is started anew", || {
+            Ok(property(DAEMON, "MainPID")? != daemon)
+        })?;
+        until_unit(DAEMON, "active")?;
+        until_serving("v3")?;
+        advance(&players, 50)?;
+    }
+    tell("killed with the daemon", players)
+}
+
 /// Does it some times under players who come and players who stay, none of whom may notice.
 fn without_loss(end: impl Fn() -> Result<()>) -> Result<()> {
     let held = sessions()?;

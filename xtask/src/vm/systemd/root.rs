@@ -18,8 +18,11 @@ use crate::{
 /// what the game is written in.
 const PACKAGES: &str = "systemd,systemd-sysv,kmod,procps,iproute2,python3-minimal";
 
-/// The profile that programs for machines are built with.
-const PROFILE: &str = "vm";
+/// How programs for the machine are built: as they are in development anyway.
+const PROFILE: &str = "dev";
+
+/// Where that leaves them.
+const BUILT: &str = "debug";
 
 /// The test, by its target's name.
 const TEST: &str = "vm-systemd";
@@ -142,7 +145,7 @@ fn test() -> Result<PathBuf> {
             .args(["build", "--locked", "--profile", PROFILE])
             .args(["--package", "reuseport-tests", "--bin", TEST]),
     )?;
-    Ok(paths::target().join(PROFILE).join(TEST))
+    Ok(paths::target().join(BUILT).join(TEST))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
