@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{ctl::Ctl, stage::Stage, wait::until};
@@ -53,6 +53,34 @@ impl Traces {
             })?;
         }
         Ok(last)
+    }
+
+    /// These are what they were before.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not: what has changed.
+    pub fn same_as(&self, before: &Self) -> Result<()> {
+        ensure!(
+            self.status == before.status,
+            "{} became {}",
+            before.status,
+            self.status
+        );
+        for (what, now, then) in [
+            ("descriptors", &self.descriptors, &before.descriptors),
+            ("pins", &self.pins, &before.pins),
+        ] {
+            let more: Vec<_> = now.iter().filter(|it| !then.contains(it)).collect();
+            let fewer: Vec<_> = then.iter().filter(|it| !now.contains(it)).collect();
+            ensure!(
+                now == then,
+                "{} {what} became {}, more by {more:?}, fewer by {fewer:?}",
+                then.len(),
+                now.len()
+            );
+        }
+        Ok(())
     }
 
     fn read(stage: &Stage, connected: usize) -> Result<Self> {

@@ -31,10 +31,14 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 13] = [
+const NEEDS: [(&str, Need); 17] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("exhaustion::parking_", Need::Migration),
+    ("handoff::acknowledgements", Need::Program("python3")),
+    ("handoff::python", Need::Program("python3")),
+    ("killed::parking_", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = trials();
     trials.extend(killed::Operation::ALL.map(kill_points));
+    trials.extend(killed::Operation::ALL.map(denials));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -134,6 +139,11 @@ fn trials() -> Vec<Trial> {
             added_or_unsupported, refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
             set_as_the_server_is,
         }
+        parking: parking::store {
+            kept_before_the_first_instance, kept_when_killed, kept_when_stopped,
+            not_kept_without_a_store, kept_no_longer_than_needed, wrong_ones_are_closed,
+            nobody_keeps_them,
+        }
         parking: parking::nginx {
             quit_20 as nginx_quit_20, quit_without as nginx_quit_without,
             killed_20 as nginx_killed_20,
@@ -142,12 +152,16 @@ fn trials() -> Vec<Trial> {
 }
 
 fn kill_points(operation: killed::Operation) -> Trial {
-    Trial::test(format!("killed::{}", operation.name()), move || {
-        killed::at_every_effect(operation).map_err(|error| Failed::from(format!("{error:#}")))
-    })
+    let name = format!("killed::{}", operation.name());
+    trial(&name, move || killed::at_every_effect(operation))
 }
 
-fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+fn denials(operation: killed::Operation) -> Trial {
+    let name = format!("exhaustion::{}", operation.name());
+    trial(&name, move || killed::denied_at_every_call(operation))
+}
+
+fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
     let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
     Trial::ignorable_test(name, move || {
@@ -155,7 +169,7 @@ fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
     })
 }
 
-fn run(needs: &[Need], test: fn() -> Result<()>) -> Result<Completion> {
+fn run(needs: &[Need], test: impl Fn() -> Result<()>) -> Result<Completion> {
     for need in needs {
         if let Some(why) = need.unmet()? {
             return Ok(Completion::ignored_with(why));

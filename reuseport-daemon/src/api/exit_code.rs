@@ -71,28 +71,15 @@ pub fn of_doctor(doctor: &Doctor) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::wire::{Finding, NetCounters, Outcomes};
+    use crate::api::wire::Finding;
 
     #[test]
     fn a_migration_that_is_not_finished_has_its_own_code() {
         let code = |outcome: &str| {
             of_migration(&MigrationResult {
                 service: "game".to_owned(),
-                from: Vec::new(),
-                to: "v2".to_owned(),
                 outcome: outcome.to_owned(),
-                switch_us: 0,
-                drain_ms: 0,
-                handshakes_waited: 0,
-                accepted_while_draining: 0,
-                moved_by_kernel: 0,
-                handed_off: 0,
-                woken: 0,
-                left_behind: 0,
-                sessions_left: None,
-                counters: NetCounters::default(),
-                outcomes: Outcomes::default(),
-                warnings: Vec::new(),
+                ..MigrationResult::default()
             })
         };
         for done in ["done", "unchanged", "dry_run"] {

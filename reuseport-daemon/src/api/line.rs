@@ -1,6 +1,6 @@
 //! A connected Unix stream, and how it ends without waiting for anybody.
 
-use std::{io, sync::Arc};
+use std::{io, os::unix::net, sync::Arc};
 
 use rustix::{
     io::ioctl_fionread,
@@ -53,13 +53,17 @@ impl Drop for Line {
         let Some(stream) = self.stream.take() else {
             return;
         };
-        // Nothing more can arrive from here on, so that what is unread can be told for good.
-        let _ = shutdown(&stream, Shutdown::Both);
-        if ioctl_fionread(&stream).is_ok_and(|unread| unread == 0) {
-            return;
-        }
         if let Ok(stream) = stream.into_std() {
-            drop(Passed::new(stream.into(), &self.closer));
+            close(stream, &self.closer);
         }
+    }
+}
+
+/// Closes a stream that may bring descriptors which nobody has received.
+pub(super) fn close(stream: net::UnixStream, closer: &Arc<Closer>) {
+    // Nothing more can arrive from here on, so that what is unread can be told for good.
+    let _ = shutdown(&stream, Shutdown::Both);
+    if !ioctl_fionread(&stream).is_ok_and(|unread| unread == 0) {
+        drop(Passed::new(stream.into(), closer));
     }
 }

@@ -226,6 +226,24 @@ pub struct MigrationReply {
     pub result: Option<MigrationResult>,
 }
 
+impl From<Progress> for Reply {
+    fn from(progress: Progress) -> Self {
+        Self::Migration(Box::new(MigrationReply {
+            progress: Some(progress),
+            result: None,
+        }))
+    }
+}
+
+impl From<MigrationResult> for Reply {
+    fn from(result: MigrationResult) -> Self {
+        Self::Migration(Box::new(MigrationReply {
+            progress: None,
+            result: Some(result),
+        }))
+    }
+}
+
 /// How far a migration has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use reuseport_daemon::daemon::{self, Options};
+use reuseport_daemon::{
+    daemon::{self, Options},
+    sys::environment::Environment,
+};
 
 /// Where the configuration is unless the command line says otherwise. It need not be there.
 const CONFIG: &str = "/etc/reuseportd/reuseportd.toml";
@@ -28,6 +31,8 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
+    // First, while there is nothing else.
+    let environment = Environment::take().context("taking what the service manager passes")?;
     let arguments = Arguments::parse();
     let options = Options {
         config: match arguments.config {
@@ -42,6 +47,6 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(daemon::run(options))?;
+        .block_on(daemon::run(options, environment))?;
     Ok(())
 }

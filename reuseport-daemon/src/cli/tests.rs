@@ -9,8 +9,8 @@ use super::*;
 use crate::api::{
     Answer, Server,
     wire::{
-        self, AddService, Changed, Doctor, Failure, Finding, MigrationReply, MigrationResult,
-        NetCounters, Outcomes, Progress, Reason, Reply, Request,
+        self, AddService, Changed, Doctor, Failure, Finding, MigrationResult, Progress, Reason,
+        Reply, Request,
     },
 };
 
@@ -58,40 +58,29 @@ fn plain(bytes: &[u8]) -> String {
 }
 
 fn progress(phase: &str) -> Reply {
-    Reply::Migration(Box::new(MigrationReply {
-        progress: Some(Progress {
-            phase: phase.to_owned(),
-            elapsed_ms: 3,
-            handshakes: None,
-            queued: None,
-            sessions: None,
-        }),
-        result: None,
-    }))
+    let progress = Progress {
+        phase: phase.to_owned(),
+        elapsed_ms: 3,
+        handshakes: None,
+        queued: None,
+        sessions: None,
+    };
+    progress.into()
 }
 
 fn result(outcome: &str) -> Reply {
-    Reply::Migration(Box::new(MigrationReply {
-        progress: None,
-        result: Some(MigrationResult {
-            service: "game".to_owned(),
-            from: vec!["v1".to_owned()],
-            to: "v2".to_owned(),
-            outcome: outcome.to_owned(),
-            switch_us: 412,
-            drain_ms: 24,
-            handshakes_waited: 3,
-            accepted_while_draining: 5,
-            moved_by_kernel: 0,
-            handed_off: 0,
-            woken: 0,
-            left_behind: 0,
-            sessions_left: None,
-            counters: NetCounters::default(),
-            outcomes: Outcomes::default(),
-            warnings: Vec::new(),
-        }),
-    }))
+    let result = MigrationResult {
+        service: "game".to_owned(),
+        from: vec!["v1".to_owned()],
+        to: "v2".to_owned(),
+        outcome: outcome.to_owned(),
+        switch_us: 412,
+        drain_ms: 24,
+        handshakes_waited: 3,
+        accepted_while_draining: 5,
+        ..MigrationResult::default()
+    };
+    result.into()
 }
 
 fn json_lines(text: &str) -> Vec<Value> {

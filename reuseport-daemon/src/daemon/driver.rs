@@ -12,6 +12,7 @@ use super::{
     migrate_req::Switch,
     migration_run::Run,
     observe::{self, Seen},
+    parking::{Left, Store},
     probe::Probe,
     units::UnitEvent,
     watch::{Exit, Exits},
@@ -64,6 +65,8 @@ pub(super) enum Event {
     ParkAgain(ServiceName),
     /// Connections that waited have been moved to whoever serves.
     Unparked(ServiceName),
+    /// A service that an earlier daemon left was taken up a moment ago.
+    TakenUp(ServiceName),
     /// A unit may have a listener, or is to be looked at again.
     Unit(UnitEvent),
 }
@@ -89,6 +92,10 @@ pub(super) struct Driver {
     pub(super) run_count: u64,
     /// Services that are pinned and could not be taken up, and why.
     pub(super) left_alone: BTreeMap<ServiceName, String>,
+    /// Who keeps parking listeners when the daemon is gone.
+    pub(super) store: Arc<Store>,
+    /// Those that an earlier daemon left, of services that are not taken up.
+    pub(super) left: Left,
     pub(super) beside: Beside,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
@@ -119,7 +126,7 @@ impl Driver {
                 Some(event) = events.recv() => self.on_event(event),
                 Some(exit) = exits.recv() => self.on_exit(exit),
                 Some(envelope) = calls.recv() => self.on_call(envelope),
-                () = watchdog.due() => Watchdog::tell(),
+                () = watchdog.due() => self.store.tell("WATCHDOG=1"),
                 else => break,
             }
         }
@@ -144,6 +151,7 @@ impl Driver {
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
+            Event::TakenUp(service) => self.on_taken_up(&service),
             Event::Unit(event) => self.on_unit(event),
         }
     }

@@ -6,7 +6,7 @@ use super::{inspect::InspectError, managed::PerformError};
 use crate::{
     api::wire::{Failure, Reason},
     chain::chain,
-    domain::{Address, ListenerFault, Refusal},
+    domain::{Address, ListenerFault, Refusal, ServiceName},
     steering::SteeringError,
     sys::process::ProcessError,
 };
@@ -112,6 +112,18 @@ impl From<SteeringError> for Failure {
         let errno = error.io_error().and_then(io::Error::raw_os_error);
         steering(&chain(&error), errno)
     }
+}
+
+/// A service has been removed, and not all that is pinned of it.
+pub(super) fn pins_left(name: &ServiceName, error: &SteeringError) -> Failure {
+    failed(
+        "pins-left",
+        &format!(
+            "service {name} is removed, but for its pins: {}",
+            chain(error)
+        ),
+        Some("remove it again; the daemon's next start does so too"),
+    )
 }
 
 fn steering(message: &str, errno: Option<i32>) -> Failure {

@@ -2,7 +2,7 @@
 //! of a server changes here.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::Arc,
@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::units;
 use crate::{
+    api::wire::Failure,
     domain::{
         Address, Definition, Found, Label, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
         UnitName, of_passed, of_process, unfit,
@@ -20,7 +21,7 @@ use crate::{
         cgroup::CgroupError,
         netns::{Netns, NetnsError},
         passed::{Closer, Passed},
-        process::{Process, ProcessError},
+        process::{Ended, Process, ProcessError, unless_ended},
         signal::SignalError,
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
         socket::{self, SocketError, SocketFacts, TcpFacts},
@@ -78,6 +79,12 @@ pub(super) enum InspectError {
         /// The caller.
         uid: u32,
     },
+}
+
+impl Ended for InspectError {
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Process(error) if error.is_end())
+    }
 }
 
 /// A process that a call needs a look at.
@@ -211,10 +218,41 @@ fn by_descriptors(
     })
 }
 
-/// Duplicates of those listeners of a process that `cookies` names and that it still has. None of
-/// its other descriptors is touched: a session that is closed while somebody else has a duplicate
-/// is closed by whoever is last.
+/// What listens at a service's ports. It is read twice, since a long list is read in parts, and goes on
+/// by a count that is too high where something has gone meanwhile (`inet_diag_dump_icsk`,
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/inet_diag.c>).
+pub(super) fn open_listeners(
+    definition: &Definition,
+    netns: &Netns,
+) -> Result<BTreeSet<SocketCookie>, Failure> {
+    let open = || -> Result<BTreeSet<SocketCookie>, InspectError> {
+        let diag = netns.enter(SockDiag::open)??;
+        let mut found = BTreeSet::new();
+        for _ in 0..2 {
+            for address in &definition.addresses {
+                let here = diag.listeners(Some(address.socket.port()))?;
+                found.extend(here.into_iter().map(|row| row.cookie));
+            }
+        }
+        Ok(found)
+    };
+    Ok(open()?)
+}
+
+/// Duplicates of those listeners of a process that `cookies` names and that it still has; one that has
+/// ended has none. None of its other descriptors is touched: a session that is closed while somebody
+/// else has a duplicate is closed by whoever is last.
 pub(super) fn duplicates(
+    process: ProcessId,
+    netns: &Netns,
+    cookies: &HashSet<SocketCookie>,
+) -> Result<Sockets, InspectError> {
+    let process = Process::reopen(process).map_err(InspectError::from);
+    let sockets = process.and_then(|it| duplicates_of(&it, netns, cookies));
+    Ok(unless_ended(sockets)?.unwrap_or_default())
+}
+
+fn duplicates_of(
     process: &Process,
     netns: &Netns,
     cookies: &HashSet<SocketCookie>,

@@ -179,8 +179,9 @@ impl Managed {
             Effect::OpenParking { group } | Effect::RotateParking { group } => {
                 let listener = self.lot.open(&self.state, *group)?;
                 let parked = self.group(*group, |it| it.park(listener.as_fd()));
-                if parked.is_ok() {
-                    self.lot.put(*group, listener);
+                match &parked {
+                    Ok(()) => self.lot.put(*group, listener),
+                    Err(_) => listener.close(),
                 }
                 parked
             }

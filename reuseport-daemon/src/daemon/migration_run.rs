@@ -18,12 +18,15 @@ use super::{
 use crate::{
     api::{
         Replier,
-        wire::{Failure, MigrationReply, MigrationResult, Progress, Reply},
+        wire::{Failure, MigrationResult, Progress},
     },
     domain::{Drain, End, Migration, Observation, Wait},
     steering::Runs,
     sys::{netstat::TcpCounters, sock_diag::Handshake},
 };
+
+/// What the caller is told of a target that has closed its listeners.
+const DEAF: &str = "the new instance has closed its listeners meanwhile";
 
 /// A migration under way.
 #[derive(Debug)]
@@ -61,18 +64,12 @@ impl Run {
         session_wait: Option<SessionWait>,
     ) -> Self {
         Self {
-            id,
             started,
-            open: Arc::default(),
-            drained: None,
-            switch: None,
             before,
-            trouble: None,
-            woken: 0,
-            from,
             warnings,
             replier: Some(replier),
             session_wait,
+            ..Self::resumed(id, from)
         }
     }
 
@@ -106,8 +103,10 @@ impl Run {
                 }
             }
             Seen::Deaf => {
-                self.warnings
-                    .push("the new instance has closed its listeners meanwhile".to_owned());
+                // It is seen again and again where there is no going back.
+                if !self.warnings.iter().any(|it| it == DEAF) {
+                    self.warnings.push(DEAF.to_owned());
+                }
                 Observation::Deaf
             }
             Seen::Retired { trouble, woken } => {
@@ -197,12 +196,7 @@ impl Run {
         replier.finish(match (end, self.trouble) {
             (End::Failed, _) => Err(failure::target_ended(&result.to)),
             (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
-            (End::Done | End::RolledBack | End::TimedOut, None) => {
-                Ok(Reply::Migration(Box::new(MigrationReply {
-                    progress: None,
-                    result: Some(result),
-                })))
-            }
+            (End::Done | End::RolledBack | End::TimedOut, None) => Ok(result.into()),
         });
     }
 
@@ -278,10 +272,7 @@ fn phase_since(phase: &str, started: Instant) -> Progress {
 }
 
 fn tell(replier: &Replier, progress: Progress) {
-    replier.progress(Reply::Migration(Box::new(MigrationReply {
-        progress: Some(progress),
-        result: None,
-    })));
+    replier.progress(progress.into());
 }
 
 /// What is reported where the counters could not be read.

@@ -27,7 +27,7 @@ use crate::{
     sys::{
         grace::GracePeriod,
         netns::{Netns, NetnsError},
-        process::{Process, ProcessError},
+        process::{Process, unless_ended},
         signal::Signal,
         sock_diag::{Handshake, SockDiag, SockDiagError},
         socket,
@@ -257,15 +257,8 @@ fn shut_down(
     netns: &Netns,
     cookies: &HashSet<SocketCookie>,
 ) -> Result<(), InspectError> {
-    let Some(process) = unless_ended(Process::reopen(process))? else {
-        return Ok(());
-    };
-    let sockets = match inspect::duplicates(&process, netns, cookies) {
-        Err(InspectError::Process(ProcessError::NoProcess(_))) => return Ok(()),
-        sockets => sockets?,
-    };
     let mut result = Ok(());
-    for socket in sockets.values() {
+    for socket in inspect::duplicates(process, netns, cookies)?.values() {
         match socket::shutdown(socket.as_fd()) {
             // It has stopped listening meanwhile, which is all that is wanted.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
@@ -282,12 +275,4 @@ fn signal(process: ProcessId, number: u32) -> Result<(), InspectError> {
         unless_ended(process.signal(signal))?;
     }
     Ok(())
-}
-
-fn unless_ended<T>(result: Result<T, ProcessError>) -> Result<Option<T>, ProcessError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

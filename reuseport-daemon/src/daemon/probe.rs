@@ -28,7 +28,6 @@ use crate::{
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         interface::{Interface, InterfaceError},
-        memory,
         netns::{Netns, NetnsError},
         sock_diag::{SockDiag, SockDiagError},
         socket::{self, SocketError, SocketFacts},
@@ -116,7 +115,6 @@ impl Probe {
             return found.clone();
         }
         let made = examine(Trial::load(&self.loader).ok());
-        memory::give_back();
         if made.is_conclusive() {
             *found = Some(made.clone());
         }

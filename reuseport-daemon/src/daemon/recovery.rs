@@ -1,17 +1,26 @@
 //! Taking up what an earlier daemon left: its services, from the pins alone.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{attachment, driver::Driver, failure::failed, managed::Managed};
+use super::{
+    attachment,
+    driver::{Driver, Event, again_after, again_later},
+    failure::failed,
+    inspect,
+    managed::Managed,
+};
 use crate::{
     api::wire::Failure,
     chain::chain,
-    domain::{self, Decision, Generation, Instance, ServiceName},
+    domain::{self, Decision, Generation, Instance, InstanceState, ServiceName, SocketCookie},
     steering::SteeringError,
-    sys::memory,
 };
+
+/// How long after a service has been taken up its listeners are looked at. By then the ends of
+/// processes are known that ended while no daemon was there, with all that they listened on.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// Takes up every service that is pinned. One that cannot be is said and left alone, and keeps
@@ -21,6 +30,13 @@ impl Driver {
     ///
     /// Where not even the list of them can be read.
     pub(super) fn recover(&mut self) -> Result<(), SteeringError> {
+        self.take_up_all()?;
+        // What is left alone keeps its parking listeners too.
+        self.left.close_all_but(&self.left_alone);
+        Ok(())
+    }
+
+    fn take_up_all(&mut self) -> Result<(), SteeringError> {
         let (services, foreign) = self.pins.list()?;
         for path in foreign {
             warn!(path = %path.display(), "not a service's directory, left alone");
@@ -29,7 +45,6 @@ impl Driver {
             return Ok(());
         }
         let edition = self.loader.edition()?;
-        memory::give_back();
         let mut taken_up = Vec::new();
         for name in services {
             match self.take_up(&name) {
@@ -63,8 +78,53 @@ impl Driver {
             }
             // Processes may have ended while no daemon was there to see it.
             self.wake(&name);
+            again_after(PAUSE, &self.events, Event::TakenUp(name));
         }
         Ok(())
+    }
+
+    /// A service has been taken up a moment ago. An instance that serves may have closed listeners while
+    /// no daemon was there to be told, or to see it through: its slots are on record, and so the tables
+    /// name them.
+    pub(super) fn on_taken_up(&mut self, name: &ServiceName) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        let again = Event::TakenUp(name.clone());
+        if managed.state.migration.is_some() {
+            return again_later(&self.events, again);
+        }
+        self.find(
+            name,
+            inspect::open_listeners,
+            |driver, name, found| match found {
+                Ok(listening) => driver.forget_closed(name, &listening),
+                Err(failure) => {
+                    warn!(service = %name, ?failure, "cannot look for listeners; trying again");
+                    again_later(&driver.events, again);
+                }
+            },
+        );
+    }
+
+    /// Takes note of listeners that have been closed, all but those in `listening`.
+    pub(super) fn forget_closed(&mut self, name: &ServiceName, listening: &BTreeSet<SocketCookie>) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        let closed = domain::listeners_closed(&managed.state, listening);
+        if closed.effects.is_empty() {
+            return;
+        }
+        for generation in managed.state.in_state(InstanceState::Serving) {
+            info!(
+                service = %name, instance = %managed.state.label(generation),
+                "an instance that serves has closed listeners"
+            );
+        }
+        if let Err(error) = self.apply(name, closed) {
+            error!(service = %name, error = chain(&error), "cannot take listeners out of their slots");
+        }
     }
 
     /// Takes a service up as it is, and decides how to go on with it.
@@ -89,7 +149,8 @@ impl Driver {
         }
         self.watch_log(&maps);
         let switch = Arc::clone(&self.switch);
-        let lot = self.lot(name, &netns);
+        let mut lot = self.lot(name, &netns);
+        lot.take_back(&mut self.left, &state.definition);
         let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
         if let Err(error) = managed.learn_templates() {
             warn!(

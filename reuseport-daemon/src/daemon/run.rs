@@ -8,7 +8,6 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -22,6 +21,7 @@ use super::{
     driver::Driver,
     logging::{self, LoggingError},
     migrate_req::Switch,
+    parking::{Left, Store},
     probe::Probe,
     watchdog::Watchdog,
 };
@@ -30,8 +30,10 @@ use crate::{
     steering::{Loader, Pins, SteeringError},
     sys::{
         bpffs,
+        environment::Environment,
         grace::{GraceError, GracePeriod},
         netns::{Netns, NetnsError},
+        service_manager::ServiceManager,
     },
 };
 
@@ -95,13 +97,14 @@ pub enum RunError {
     Signals(#[source] io::Error),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. Programs, maps and steering stay as they are.
+/// Runs the daemon until SIGTERM or SIGINT. Programs, maps and steering stay as they are, and what
+/// the service manager keeps stays with it.
 ///
 /// # Errors
 ///
 /// [`RunError`]. A service that cannot be taken up or added is logged, and no reason not to serve
 /// the others.
-pub async fn run(options: Options) -> Result<(), RunError> {
+pub async fn run(options: Options, environment: Environment) -> Result<(), RunError> {
     let (path, required) = &options.config;
     let config = Config::read(path, *required)?;
     let definitions = config.definitions()?;
@@ -117,6 +120,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         path: options.bpffs.clone(),
         source,
     })?;
+    let store = Arc::new(Store::new(manager(&environment)));
     let (events, inbox) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
     let (stopping, stopped) = watch::channel(false);
@@ -132,6 +136,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         runs: BTreeMap::new(),
         run_count: 0,
         left_alone: BTreeMap::new(),
+        left: Left::sort(environment.passed, &store),
+        store: Arc::clone(&store),
         beside: Beside::new(),
         events,
         exits,
@@ -162,16 +168,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         drop(until_ended);
         result
     };
-    notify(&[NotifyState::Ready]);
+    store.tell("READY=1");
     info!(socket = %options.socket.display(), services = driver.services.len(), "ready");
     let until_served = async {
         // Dropped, not sent: either way the server has ended, and has had its answers.
         let _ = ended.await;
     };
-    let watchdog = Watchdog::from_environment();
+    let watchdog = Watchdog::new(environment.watchdog);
     let drive = driver.serve(mailbox, inbox, exited, until_served, watchdog);
     let (result, ()) = tokio::join!(serve, drive);
-    notify(&[NotifyState::Stopping]);
+    store.tell("STOPPING=1");
+    store.until_heard();
     info!("stopped; steering goes on as it is");
     Ok(result?)
 }
@@ -187,10 +194,12 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "cannot notify the service manager");
-    }
+/// Who has started this process, if it is to be told anything.
+fn manager(environment: &Environment) -> Option<ServiceManager> {
+    let socket = environment.notify.as_ref()?;
+    ServiceManager::at(socket)
+        .inspect_err(|error| warn!(?socket, %error, "no way to tell the service manager anything"))
+        .ok()
 }
 
 /// Each group takes eight descriptors, four more where it parks, and each service four.

@@ -16,10 +16,7 @@ use super::{
     sessions::{CountError, Old},
 };
 use crate::{
-    api::{
-        Replier,
-        wire::{MigrationReply, MigrationResult, Reply},
-    },
+    api::{Replier, wire::MigrationResult},
     chain::chain,
     domain::Patience,
     sys::{process::Process, readiness},
@@ -47,10 +44,7 @@ impl SessionWait {
                 left = self.wait(&old, &replier) => left,
             };
             replier.finish(match left {
-                Ok(left) => Ok(Reply::Migration(Box::new(MigrationReply {
-                    progress: None,
-                    result: Some(with_left(result, left)),
-                }))),
+                Ok(left) => Ok(with_left(result, left).into()),
                 Err(error) => Err(failure::not_counted(&result.to, &chain(&error))),
             });
         });

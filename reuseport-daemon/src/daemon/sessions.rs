@@ -13,7 +13,7 @@ use crate::{
     domain::{InstanceState, ProcessId, Service},
     sys::{
         netns::{Netns, NetnsError},
-        process::{Process, ProcessError, descendants, session_inodes},
+        process::{Process, ProcessError, descendants, session_inodes, unless_ended},
         sock_diag::{SockDiag, SockDiagError},
     },
 };
@@ -72,11 +72,9 @@ impl Old {
         let sessions = open_sessions(&diag, &self.ports)?;
         let mut count = 0;
         for process in &self.processes {
-            count += match Process::reopen(*process) {
-                Ok(_alive) => held_by(process.pid, &self.leaders, &sessions)?,
-                Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => 0,
-                Err(error) => return Err(error.into()),
-            };
+            if let Some(_alive) = unless_ended(Process::reopen(*process))? {
+                count += held_by(process.pid, &self.leaders, &sessions)?;
+            }
         }
         Ok(count)
     }

@@ -17,7 +17,7 @@ use crate::{
         listener_settings,
         netns::Netns,
         passed::Closer,
-        process::{Process, ProcessError},
+        process::{Process, unless_ended},
         sock_diag::{ListenerRow, SockDiag},
     },
 };
@@ -173,15 +173,5 @@ impl Listed {
             Some(None) => Value::Unreadable("it takes CAP_NET_ADMIN".to_owned()),
             None => Value::Unreadable("the kernel's list of sockets left it out".to_owned()),
         }
-    }
-}
-
-fn unless_ended<T>(read: Result<T, InspectError>) -> Result<Option<T>, InspectError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(InspectError::Process(ProcessError::NoProcess(_) | ProcessError::Replaced(_))) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     chain::chain,
     domain::{ProcessId, ServiceName},
     sys::{
-        process::{Process, ProcessError},
+        process::{Process, ProcessError, unless_ended},
         readiness,
     },
 };
@@ -78,9 +78,8 @@ async fn ended(process: ProcessId) {
 
 /// The process as the runtime watches it; none where it has ended.
 fn pidfd(process: ProcessId) -> Result<Option<AsyncFd<OwnedFd>>, WatchError> {
-    match Process::reopen(process) {
-        Ok(process) => Ok(Some(readiness::readable(process.into())?)),
-        Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => Ok(None),
-        Err(error) => Err(error.into()),
+    match unless_ended(Process::reopen(process))? {
+        Some(process) => Ok(Some(readiness::readable(process.into())?)),
+        None => Ok(None),
     }
 }

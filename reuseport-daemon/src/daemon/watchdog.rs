@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
-
-use super::run::notify;
 
 /// What the service manager's watchdog is told, and when. It is told by the driver's own loop, so
 /// that a driver that hangs is noticed, and not only a process that does.
@@ -13,9 +10,9 @@ use super::run::notify;
 pub(super) struct Watchdog(Option<Interval>);
 
 impl Watchdog {
-    /// As the service manager asks for it (`WATCHDOG_USEC`).
-    pub(super) fn from_environment() -> Self {
-        Self(sd_notify::watchdog_enabled().and_then(every))
+    /// For a service manager that waits for so long, if it does.
+    pub(super) fn new(limit: Option<Duration>) -> Self {
+        Self(limit.and_then(every))
     }
 
     /// Resolves when it is time to tell; never where nobody asks.
@@ -24,11 +21,6 @@ impl Watchdog {
             Some(interval) => _ = interval.tick().await,
             None => std::future::pending().await,
         }
-    }
-
-    /// Tells.
-    pub(super) fn tell() {
-        notify(&[NotifyState::Watchdog]);
     }
 }
 
@@ -49,7 +41,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_told_twice_in_the_time_that_it_waits() {
-        let mut watchdog = Watchdog(every(Duration::from_secs(30)));
+        let mut watchdog = Watchdog::new(Some(Duration::from_secs(30)));
         let begun = tokio::time::Instant::now();
         for expected in [0, 15, 30] {
             watchdog.due().await;

@@ -5,14 +5,12 @@ use std::{
     fmt::Debug,
     fs::File,
     io,
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use rustix::{
-    io::Errno,
     mount::{UnmountFlags, unmount},
     process::Signal,
 };
@@ -21,7 +19,10 @@ use tempfile::TempDir;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use super::process::{Process, ProcessError};
+use super::{
+    process::{Process, ProcessError},
+    service_manager::ServiceManager,
+};
 use crate::{
     api::{
         client::{Client, ClientError},
@@ -42,6 +43,9 @@ pub enum DaemonError {
     /// Its directory.
     #[error("a directory for the daemon")]
     Directory(#[source] io::Error),
+    /// Its service manager.
+    #[error("a service manager for the daemon")]
+    ServiceManager(#[source] io::Error),
     /// Its process.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -72,6 +76,8 @@ pub enum DaemonError {
 /// The places of a daemon. They outlive its process, so that another can take up where it left.
 #[derive(Debug)]
 pub struct Home {
+    // Before its directory.
+    manager: ServiceManager,
     directory: TempDir,
     program: PathBuf,
     configured: bool,
@@ -93,11 +99,15 @@ impl Home {
     ///
     /// [`DaemonError::Directory`]
     pub fn new(program: &Path) -> Result<Self, DaemonError> {
+        let directory = tempfile::Builder::new()
+            .prefix("reuseportd-lab-")
+            .tempdir()
+            .map_err(DaemonError::Directory)?;
+        let manager =
+            ServiceManager::start(directory.path()).map_err(DaemonError::ServiceManager)?;
         Ok(Self {
-            directory: tempfile::Builder::new()
-                .prefix("reuseportd-lab-")
-                .tempdir()
-                .map_err(DaemonError::Directory)?,
+            manager,
+            directory,
             program: program.to_owned(),
             configured: false,
         })
@@ -133,24 +143,22 @@ impl Home {
         netns: &Netns,
         change: impl FnOnce(&mut Command),
     ) -> Result<Daemon, DaemonError> {
-        let notices = self.directory.path().join("notify");
         let log = self.directory.path().join("log");
-        let mut command = Command::new(&self.program);
+        let command = self.manager.command(&self.program);
+        let mut command = command.map_err(DaemonError::ServiceManager)?;
         command
             .arg("--socket")
             .arg(self.socket())
             .arg("--bpffs")
             .arg(self.bpffs())
-            .env("NOTIFY_SOCKET", &notices)
             .env_remove("JOURNAL_STREAM");
         if self.configured {
             command.arg("--config").arg(self.configuration());
         }
         change(&mut command);
-        let notices = bind_anew(&notices).map_err(DaemonError::Directory)?;
         command.stderr(File::create(&log).map_err(DaemonError::Directory)?);
         let process = Process::start(netns, command)?;
-        if let Err(source) = wait_until_ready(&notices) {
+        if let Err(source) = self.manager.wait_until_ready(DEADLINE) {
             let log = read(&log);
             return Err(DaemonError::NotReady { log, source });
         }
@@ -167,6 +175,12 @@ impl Home {
 
     fn configuration(&self) -> PathBuf {
         self.directory.path().join("reuseportd.toml")
+    }
+
+    /// Who starts its daemons, and keeps what they have kept.
+    #[must_use]
+    pub fn manager(&self) -> &ServiceManager {
+        &self.manager
     }
 
     /// Its control socket.
@@ -312,27 +326,6 @@ impl Daemon {
         self.process.signal(Signal::KILL)?;
         self.process.finish(DEADLINE)?;
         Ok(())
-    }
-}
-
-fn bind_anew(path: &Path) -> io::Result<UnixDatagram> {
-    match rustix::fs::unlink(path) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let socket = UnixDatagram::bind(path)?;
-    socket.set_read_timeout(Some(DEADLINE))?;
-    Ok(socket)
-}
-
-fn wait_until_ready(notices: &UnixDatagram) -> io::Result<()> {
-    let mut notice = [0; 1024];
-    loop {
-        let length = notices.recv(&mut notice)?;
-        let lines = notice[..length].split(|byte| *byte == b'\n');
-        if lines.into_iter().any(|line| line == b"READY=1") {
-            return Ok(());
-        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod link;
 pub mod load;
 pub mod process;
 pub mod server;
+pub mod service_manager;
 pub mod sysctl;
 pub mod wire;
 pub mod world;

@@ -1,6 +1,11 @@
 //! The eBPF object: the one that is built in, or the one that `REUSEPORTD_OBJECT` names.
 
-use std::{borrow::Cow, env, fs, path::PathBuf};
+use std::{
+    borrow::Cow,
+    env, fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -10,6 +15,7 @@ use reuseport_common::{FIRST_SLOT, names};
 
 use super::{
     ProgramKind, SteeringError,
+    group::OBJECT_MAPS,
     program::{Edition, edition},
 };
 
@@ -51,6 +57,10 @@ impl LogLevel {
 pub struct Loader {
     object: Cow<'static, [u8]>,
     log: LogLevel,
+    /// What loads it with maps of its own.
+    afresh: Arc<Mutex<EbpfLoader<'static>>>,
+    /// What loads it with maps that are there already: only a newer daemon does.
+    onto: Arc<OnceLock<Mutex<EbpfLoader<'static>>>>,
 }
 
 impl Loader {
@@ -69,7 +79,12 @@ impl Loader {
                 Cow::Owned(bytes)
             }
         };
-        Ok(Self { object, log })
+        Ok(Self {
+            object,
+            log,
+            afresh: Arc::new(loader(log)),
+            onto: Arc::default(),
+        })
     }
 
     /// How much the programs that it loads will log.
@@ -84,7 +99,7 @@ impl Loader {
     ///
     /// Where the maps cannot be made, or the kernel refuses both programs.
     pub fn load(&self, slots: u32) -> Result<(Ebpf, ProgramKind), SteeringError> {
-        self.load_with(|loader| {
+        self.load_with(&self.afresh, |loader| {
             loader
                 .map_max_entries(names::SOCKETS, slots)
                 .map_max_entries(names::SELECTED, slots);
@@ -98,11 +113,12 @@ impl Loader {
     /// Where the kernel refuses both programs.
     pub(super) fn load_onto(
         &self,
-        maps: &[(&str, PathBuf)],
+        maps: [(&'static str, PathBuf); OBJECT_MAPS.len()],
     ) -> Result<(Ebpf, ProgramKind), SteeringError> {
-        self.load_with(|loader| {
+        let onto = self.onto.get_or_init(|| loader(self.log));
+        self.load_with(onto, |loader| {
             for (name, pin) in maps {
-                loader.map_pin_path(name, pin.as_path());
+                loader.map_pin_path(name, pin);
             }
         })
     }
@@ -117,19 +133,17 @@ impl Loader {
         edition(program(&mut object, kind)?, kind)
     }
 
-    fn load_with<'a>(
-        &'a self,
-        maps: impl FnOnce(&mut EbpfLoader<'a>),
+    fn load_with(
+        &self,
+        loader: &Mutex<EbpfLoader<'static>>,
+        maps: impl FnOnce(&mut EbpfLoader<'static>),
     ) -> Result<(Ebpf, ProgramKind), SteeringError> {
-        let mut loader = EbpfLoader::new();
-        loader.override_global(aya_log::LEVEL, self.log.as_byte(), false);
+        let mut loader = loader.lock().unwrap_or_else(PoisonError::into_inner);
         maps(&mut loader);
-        if self.log == LogLevel::Off {
-            loader.map_max_entries("AYA_LOGS", QUIET_LOG_BYTES);
-        }
         let mut object = loader
             .load(&self.object)
             .map_err(SteeringError::LoadObject)?;
+        drop(loader);
         // A kernel without listener migration refuses the first one for reading `migrating_sk`
         // (before 5.14: "invalid bpf_context access"). Every other reason to refuse it holds for
         // the second one too, and is reported for that.
@@ -139,6 +153,19 @@ impl Loader {
         load_program(&mut object, ProgramKind::Select)?;
         Ok((object, ProgramKind::Select))
     }
+}
+
+/// A loader of aya's, to be kept. A new one reads and parses the kernel's own type information, 20 MB
+/// and 60 ms, for relocations that this object has none of.
+fn loader(log: LogLevel) -> Mutex<EbpfLoader<'static>> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(None)
+        .override_global(aya_log::LEVEL, log.as_byte(), false);
+    if log == LogLevel::Off {
+        loader.map_max_entries("AYA_LOGS", QUIET_LOG_BYTES);
+    }
+    Mutex::new(loader)
 }
 
 fn load_program(object: &mut Ebpf, kind: ProgramKind) -> Result<(), SteeringError> {

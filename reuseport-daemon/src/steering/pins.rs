@@ -76,7 +76,8 @@ impl Pins {
         Ok((services, foreign))
     }
 
-    /// Makes a service's maps and programs, and opens them.
+    /// Makes a service's maps and programs aside, and opens them. They are the service's once
+    /// [`Pins::settle`] has put them in their place.
     ///
     /// # Errors
     ///
@@ -86,18 +87,27 @@ impl Pins {
         loader: &Loader,
         definition: &Definition,
     ) -> Result<(ServiceMaps, Service), SteeringError> {
-        let aside = self.aside(&definition.name);
-        let place = self.place(&definition.name);
+        let name = &definition.name;
+        self.clear_aside(name)?;
+        let aside = self.aside(name);
         fs::create_dir(&aside).map_err(|source| path_error("create", &aside, source))?;
-        let made = ServiceMaps::create(loader, &aside, definition).and_then(|()| {
-            fs::rename(&aside, &place).map_err(|source| path_error("rename", &aside, source))
-        });
-        if let Err(error) = made {
+        let made = ServiceMaps::create(loader, &aside, definition)
+            .and_then(|()| ServiceMaps::open(name, &aside));
+        if made.is_err() {
             // The error to report is the first one; the next start clears away what remains.
-            let _ = remove(&aside);
-            return Err(error);
+            let _ = self.clear_aside(name);
         }
-        self.open_service(&definition.name)
+        made
+    }
+
+    /// Puts what was made aside in its place: from here on, the next start takes the service up.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn settle(&self, name: &ServiceName) -> Result<(), SteeringError> {
+        let (place, aside) = (self.place(name), self.aside(name));
+        fs::rename(&aside, &place).map_err(|source| path_error("rename", &aside, source))
     }
 
     /// Opens a service's maps and programs, and reads the service as it was left.
@@ -112,15 +122,34 @@ impl Pins {
         ServiceMaps::open(name, &self.place(name))
     }
 
-    /// Takes a service's pins away. What its groups still use lives until they are closed.
+    /// Sets a service's pins aside: from here on, no start takes the service up. What its groups still
+    /// use lives until they are closed.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
-    pub fn remove(&self, name: &ServiceName) -> Result<(), SteeringError> {
+    /// Where the kernel refuses; then they are where they were.
+    pub fn set_aside(&self, name: &ServiceName) -> Result<(), SteeringError> {
+        self.clear_aside(name)?;
         let (place, aside) = (self.place(name), self.aside(name));
-        fs::rename(&place, &aside).map_err(|source| path_error("rename", &place, source))?;
-        remove(&aside)
+        fs::rename(&place, &aside).map_err(|source| path_error("rename", &place, source))
+    }
+
+    /// Takes away what is aside of a service's, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses; the next start tries again.
+    pub fn clear_aside(&self, name: &ServiceName) -> Result<(), SteeringError> {
+        if self.has_aside(name) {
+            remove(&self.aside(name))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something is aside of a service's, which it is only where it could not be taken away.
+    #[must_use]
+    pub fn has_aside(&self, name: &ServiceName) -> bool {
+        self.aside(name).exists()
     }
 
     /// Where a service's pins are.

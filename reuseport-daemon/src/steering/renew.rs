@@ -34,7 +34,7 @@ impl GroupMaps {
         let staged = directory.join(STAGED);
         discard(&staged)?;
         let maps = OBJECT_MAPS.map(|(name, pin)| (name, directory.join(pin)));
-        let (mut ebpf, kind) = loader.load_onto(&maps)?;
+        let (mut ebpf, kind) = loader.load_onto(maps)?;
         object::program(&mut ebpf, kind)?
             .pin(&staged)
             .map_err(|source| SteeringError::Pin {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{fs::fchown, net::sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 
 use super::listen_options::{get_raw, set_raw};
@@ -37,10 +37,10 @@ impl ParkingError {
     }
 }
 
-/// A parking listener.
+/// A parking listener that does not listen yet: it is in no group, and no connection can reach it.
 #[derive(Debug)]
-pub struct Opened {
-    /// The listener.
+pub struct Made {
+    /// The socket.
     pub socket: OwnedFd,
     /// Its identity.
     pub cookie: SocketCookie,
@@ -197,24 +197,20 @@ impl Inherited {
     }
 }
 
-/// Opens a listener at `address`, in the calling thread's network namespace, that the kernel takes
-/// for one of `owner`'s: it groups sockets by the owner of their inode.
+/// Makes what [`listen`] makes a listener at `address` of, in the calling thread's network namespace.
+/// The kernel takes it for one of `owner`'s: it groups sockets by the owner of their inode.
 ///
 /// `SO_REUSEADDR` is for connections of servers that have ended, which hold the port if they or this
-/// one lack it. The program comes last: a socket that has a group of its own is not let into
-/// another one where the kernel looks at every socket of the port (`inet_csk_bind_conflict`,
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c>).
+/// one lack it.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE` where a listener without `SO_REUSEPORT` or of another user is there,
-/// `EADDRNOTAVAIL` where the machine does not have the address, `EPERM` or `EACCES` without
-/// `CAP_CHOWN` or `CAP_NET_BIND_SERVICE`.
-pub fn open(
+/// `ENODEV` where the address names a device that is not there, `EPERM` without `CAP_CHOWN`.
+pub fn make(
     address: &Address,
     owner: Uid,
     template: Option<&Template>,
-) -> Result<Opened, ParkingError> {
+) -> Result<Made, ParkingError> {
     let domain = Domain::for_address(address.socket);
     let socket =
         Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(failed("socket"))?;
@@ -239,18 +235,32 @@ pub fn open(
             .map_err(failed("setsockopt(SO_BINDTODEVICE)"))?;
     }
     let unset = template.map_or_else(Vec::new, |it| it.apply(socket.as_fd()));
-    socket
-        .bind(&address.socket.into())
-        .map_err(failed("bind"))?;
-    socket.listen(BACKLOG).map_err(failed("listen"))?;
     let cookie = sockopt::socket_cookie(&socket)
         .map_err(io::Error::from)
         .map_err(failed("getsockopt(SO_COOKIE)"))?;
-    Ok(Opened {
+    Ok(Made {
         socket: socket.into(),
         cookie: SocketCookie(cookie),
         unset,
     })
+}
+
+/// Lets it listen, and join the group at `address`. The program comes afterwards: a socket that has
+/// a group of its own is not let into another one where the kernel looks at every socket of the port
+/// (`inet_csk_bind_conflict`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c>).
+///
+/// # Errors
+///
+/// `EADDRINUSE` where a listener without `SO_REUSEPORT` or of another user is there,
+/// `EADDRNOTAVAIL` where the machine does not have the address, `EACCES` without
+/// `CAP_NET_BIND_SERVICE`.
+pub fn listen(socket: BorrowedFd<'_>, address: &Address) -> Result<(), ParkingError> {
+    let socket = SockRef::from(&socket);
+    socket
+        .bind(&address.socket.into())
+        .map_err(failed("bind"))?;
+    socket.listen(BACKLOG).map_err(failed("listen"))
 }
 
 /// A listener's accept queue (`tcp_get_info`,
@@ -299,6 +309,12 @@ mod tests {
         facts
     }
 
+    fn open(address: &Address, template: Option<&Template>) -> Result<Made, ParkingError> {
+        let made = make(address, ours(), template)?;
+        listen(made.socket.as_fd(), address)?;
+        Ok(made)
+    }
+
     /// A server's listener, set as `change` says, in a group of its own.
     fn server(ip: SocketAddr, change: impl FnOnce(&Socket)) -> (TcpListener, Address) {
         let socket = Socket::new(Domain::for_address(ip), Type::STREAM, None).expect("socket");
@@ -323,7 +339,7 @@ mod tests {
                     socket.set_only_v6(v6only).expect("v6only");
                 }
             });
-            let parking = open(&address, ours(), None).expect("open");
+            let parking = open(&address, None).expect("open");
             assert_eq!(parking.unset, [""; 0]);
             let facts = facts(&parking.socket);
             assert_eq!(facts.cookie, parking.cookie);
@@ -336,7 +352,7 @@ mod tests {
     fn who_does_not_share_the_port_is_in_the_way() {
         let alone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = Address::plain(alone.local_addr().expect("an address"));
-        let error = open(&address, ours(), None).expect_err("in the way");
+        let error = open(&address, None).expect_err("in the way");
         assert_eq!(error.to_string(), "bind for a parking listener failed");
         assert_eq!(error.io_error().kind(), io::ErrorKind::AddrInUse);
     }
@@ -359,10 +375,10 @@ mod tests {
             .expect("TCP_SAVE_SYN");
         });
         let template = Template::of(server.as_fd());
-        let parking = open(&address, ours(), Some(&template)).expect("open");
+        let parking = open(&address, Some(&template)).expect("open");
         assert_eq!(parking.unset, [""; 0]);
         assert_eq!(Template::of(parking.socket.as_fd()), template);
-        let plain = open(&address, ours(), None).expect("open");
+        let plain = open(&address, None).expect("open");
         assert_ne!(Template::of(plain.socket.as_fd()), template);
     }
 

@@ -1,4 +1,4 @@
-//! Unix stream sockets: descriptors that travel with the bytes, and who is at the other end.
+//! Unix sockets: descriptors that travel with the bytes, and who is at the other end.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},

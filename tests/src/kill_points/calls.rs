@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use nix::{errno::Errno, unistd::Pid};
 use reuseport_daemon::sys::process::Process;
-use rustix::net::{AddressFamily, sockopt::socket_domain};
+use rustix::net::{
+    AddressFamily, SocketType,
+    sockopt::{socket_domain, socket_type},
+};
 
 /// Calls that change nothing but the process itself, and those that only look. Whatever is not here
 /// and is not looked at more closely below is an effect.
@@ -59,6 +62,7 @@ const HARMLESS: &[i64] = &[
     libc::SYS_newfstatat,
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_open,
+    libc::SYS_pipe2,
     libc::SYS_ppoll,
     libc::SYS_prctl,
     libc::SYS_pread64,
@@ -125,16 +129,29 @@ const HARMLESS_BPF: &[u64] = &[
 
 /// Names of calls that are effects, for messages.
 const NAMES: &[(i64, &str)] = &[
+    (libc::SYS_accept4, "accept4"),
     (libc::SYS_bpf, "bpf"),
+    (libc::SYS_clone3, "clone3"),
+    (libc::SYS_dup, "dup"),
+    (libc::SYS_epoll_create1, "epoll_create1"),
+    (libc::SYS_epoll_ctl, "epoll_ctl"),
+    (libc::SYS_eventfd2, "eventfd2"),
     (libc::SYS_fchown, "fchown"),
+    (libc::SYS_fcntl, "fcntl"),
     (libc::SYS_kill, "kill"),
+    (libc::SYS_membarrier, "membarrier"),
     (libc::SYS_mkdirat, "mkdirat"),
     (libc::SYS_openat, "openat"),
+    (libc::SYS_pidfd_getfd, "pidfd_getfd"),
+    (libc::SYS_pidfd_open, "pidfd_open"),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal"),
     (libc::SYS_renameat2, "renameat2"),
     (libc::SYS_sendmsg, "sendmsg"),
+    (libc::SYS_setns, "setns"),
     (libc::SYS_setsockopt, "setsockopt"),
     (libc::SYS_shutdown, "shutdown"),
+    (libc::SYS_socket, "socket"),
+    (libc::SYS_socketpair, "socketpair"),
     (libc::SYS_unlinkat, "unlinkat"),
     (libc::SYS_write, "write"),
     #[cfg(target_arch = "x86_64")]
@@ -144,6 +161,32 @@ const NAMES: &[(i64, &str)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_rmdir, "rmdir"),
 ];
+
+/// Calls that take a descriptor.
+const TAKE_A_DESCRIPTOR: &[i64] = &[
+    libc::SYS_accept4,
+    libc::SYS_dup,
+    libc::SYS_epoll_create1,
+    libc::SYS_eventfd2,
+    libc::SYS_openat,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_open,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+];
+
+/// Calls that make a file.
+const MAKE_A_FILE: &[i64] = &[
+    libc::SYS_mkdirat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+];
+
+/// Calls that are no effects, and take memory of the kernel's.
+const TAKE_MEMORY: &[i64] = &[libc::SYS_membarrier, libc::SYS_setns];
 
 /// A system call that a thread is about to make, or is making.
 pub(super) struct Call {
@@ -183,6 +226,28 @@ impl Call {
         }))
     }
 
+    /// What to call it, and what it fails with where the kernel has no more of what it takes, if it
+    /// takes anything.
+    pub(super) fn shortage(&self) -> Result<Option<(String, Errno)>> {
+        let [first, second, ..] = self.arguments;
+        let shortage = match self.number {
+            libc::SYS_bpf => Some(match first {
+                6 => Errno::ENOSPC,      // BPF_OBJ_PIN
+                7 | 14 => Errno::EMFILE, // BPF_OBJ_GET, BPF_MAP_GET_FD_BY_ID
+                _ => Errno::ENOMEM,
+            }),
+            libc::SYS_fcntl if second == libc::F_DUPFD_CLOEXEC as u64 => Some(Errno::EMFILE),
+            // The watches of a user are counted (`max_user_watches`, epoll(7)).
+            libc::SYS_epoll_ctl if second == libc::EPOLL_CTL_ADD as u64 => Some(Errno::ENOSPC),
+            libc::SYS_clone | libc::SYS_clone3 => Some(Errno::EAGAIN),
+            number if TAKE_A_DESCRIPTOR.contains(&number) => Some(Errno::EMFILE),
+            number if MAKE_A_FILE.contains(&number) => Some(Errno::ENOSPC),
+            number if TAKE_MEMORY.contains(&number) => Some(Errno::ENOMEM),
+            _ => self.effect()?.map(|_| Errno::ENOMEM),
+        };
+        Ok(shortage.map(|it| (self.name(), it)))
+    }
+
     /// What to call it, if it is an effect.
     pub(super) fn effect(&self) -> Result<Option<String>> {
         let [first, second, third, ..] = self.arguments;
@@ -194,7 +259,9 @@ impl Call {
             libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 => !self.is_file(first),
             libc::SYS_recvmsg => self.is_conversation(first)?,
             libc::SYS_sendmsg => {
-                !self.passes_descriptors(second)? && self.is_conversation(first)?
+                !self.passes_descriptors(second)?
+                    && self.is_conversation(first)?
+                    && !self.is_datagram(first)?
             }
             number if ON_A_SOCKET.contains(&number) => self.is_conversation(first)?,
             number => HARMLESS.contains(&number),
@@ -227,6 +294,16 @@ impl Call {
         };
         let domain = socket_domain(&socket)?;
         Ok(domain == AddressFamily::UNIX || domain == AddressFamily::NETLINK)
+    }
+
+    /// Whether what is sent on a socket is for the service manager, which keeps or forgets what it says.
+    fn is_datagram(&self, fd: u64) -> Result<bool> {
+        let process = Process::open(u32::try_from(self.process.as_raw())?)?;
+        let Ok(socket) = process.descriptor(i32::try_from(fd)?) else {
+            return Ok(false);
+        };
+        let unix = socket_domain(&socket)? == AddressFamily::UNIX;
+        Ok(unix && socket_type(&socket)? == SocketType::DGRAM)
     }
 
     /// Whether a message has ancillary data, which keeps or hands over a descriptor.

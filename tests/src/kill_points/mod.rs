@@ -9,6 +9,7 @@
 //! the daemon. What a later version does besides is covered without anybody adding it.
 
 mod calls;
+mod denial;
 mod tracer;
 
 use std::{
@@ -23,7 +24,8 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use reuseport_daemon::lab::daemon::Daemon;
 
-use tracer::Tracer;
+pub use self::denial::Denial;
+use self::tracer::{Aim, Tracer};
 
 /// A place in the course of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +48,13 @@ pub enum Moment {
 /// What a trace has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The effects, in their order, up to the point if it was reached.
+    /// The effects, in their order, up to the point if it was reached. For a [`Denial`], the calls that
+    /// take something.
     pub effects: Vec<String>,
     /// Whether the point was reached.
     pub struck: bool,
+    /// What the first call that was denied has failed with.
+    pub shortage: Option<i32>,
 }
 
 /// A daemon that is being traced.
@@ -70,6 +75,20 @@ impl Trace {
     ///
     /// Where it cannot be traced.
     pub fn begin(daemon: &Daemon, at: Option<(Point, Strike)>) -> Result<Self> {
+        let aim = at.map_or(Aim::Nothing, |(point, strike)| Aim::Strike(point, strike));
+        Self::start(daemon, aim)
+    }
+
+    /// Traces a daemon that does not get what it asks the kernel for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trace::begin`].
+    pub fn deny(daemon: &Daemon, denial: Denial) -> Result<Self> {
+        Self::start(daemon, Aim::Deny(denial))
+    }
+
+    fn start(daemon: &Daemon, aim: Aim) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let pid = daemon.pid();
         let (ready, begun) = mpsc::channel();
@@ -78,7 +97,7 @@ impl Trace {
             // A tracer is a thread, and its tracees go on when it ends.
             thread::Builder::new()
                 .name("tracer".to_owned())
-                .spawn(move || Tracer::seize(pid, at)?.run(&ready, &over))?
+                .spawn(move || Tracer::seize(pid, aim)?.run(&ready, &over))?
         };
         if begun.recv().is_ok() {
             return Ok(Self { over, thread });

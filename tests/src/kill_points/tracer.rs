@@ -1,8 +1,8 @@
 //! The tracer's loop (ptrace(2)).
 
 use std::{
-    collections::HashSet,
-    fs,
+    collections::{HashMap, HashSet},
+    fs, mem,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::Sender,
@@ -19,18 +19,31 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Moment, Point, Seen, Strike, calls::Call};
+use super::{
+    Moment, Point, Seen, Strike,
+    calls::Call,
+    denial::{Denial, fail, skip},
+};
+
+/// What a trace is for, besides to see.
+pub(super) enum Aim {
+    Nothing,
+    Strike(Point, Strike),
+    Deny(Denial),
+}
 
 /// A traced process.
 pub(super) struct Tracer {
     process: Pid,
-    at: Option<(Point, Strike)>,
+    aim: Aim,
     /// Threads that have not stood still yet, so that their calls are not seen.
     unseen: HashSet<Pid>,
     /// Threads within a call.
     inside: HashSet<Pid>,
     /// The thread that makes the call after which something is to be done.
     last: Option<Pid>,
+    /// Threads within a call that is not made, and what it is to fail with.
+    denied: HashMap<Pid, Errno>,
     seen: Seen,
 }
 
@@ -43,14 +56,15 @@ enum Next {
 
 impl Tracer {
     /// Takes hold of every thread of a process.
-    pub(super) fn seize(pid: u32, at: Option<(Point, Strike)>) -> Result<Self> {
+    pub(super) fn seize(pid: u32, aim: Aim) -> Result<Self> {
         let process = Pid::from_raw(i32::try_from(pid)?);
         let mut tracer = Self {
             process,
-            at,
+            aim,
             unseen: HashSet::new(),
             inside: HashSet::new(),
             last: None,
+            denied: HashMap::new(),
             seen: Seen::default(),
         };
         while tracer.seize_more()? {}
@@ -98,7 +112,9 @@ impl Tracer {
                 Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error).context("waitpid"),
             };
-            if over.load(Ordering::SeqCst) || self.take(status)? == Next::Enough {
+            // A call that is not made must not return before it has been told what to say.
+            let over = over.load(Ordering::SeqCst) && self.denied.is_empty();
+            if over || self.take(status)? == Next::Enough {
                 return Ok(self.seen);
             }
         }
@@ -125,6 +141,7 @@ impl Tracer {
             WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, _, _) => {
                 self.unseen.remove(&thread);
                 self.inside.remove(&thread);
+                self.denied.remove(&thread);
                 return Ok(Next::GoOn);
             }
             WaitStatus::Continued(_) | WaitStatus::StillAlive => return Ok(Next::GoOn),
@@ -143,24 +160,57 @@ impl Tracer {
             return Ok(Next::GoOn);
         };
         self.inside.insert(thread);
+        match &self.aim {
+            Aim::Deny(denial) => {
+                let denial = *denial;
+                self.asks(thread, &call, denial)?;
+                Ok(Next::GoOn)
+            }
+            Aim::Nothing | Aim::Strike(..) => self.changes(thread, &call),
+        }
+    }
+
+    /// Whether the call is an effect, and the one to strike at.
+    fn changes(&mut self, thread: Pid, call: &Call) -> Result<Next> {
         let Some(effect) = call.effect()? else {
             return Ok(Next::GoOn);
         };
         let here = self.seen.effects.len();
         self.seen.effects.push(effect);
-        match self.at.as_ref().map(|(point, _)| *point) {
-            Some(point) if point.effect == here => match point.moment {
+        match &self.aim {
+            Aim::Strike(point, _) if point.effect == here => match point.moment {
                 Moment::Before => self.strike(),
                 Moment::After => {
                     self.last = Some(thread);
                     Ok(Next::GoOn)
                 }
             },
-            Some(_) | None => Ok(Next::GoOn),
+            Aim::Strike(..) | Aim::Nothing | Aim::Deny(_) => Ok(Next::GoOn),
         }
     }
 
+    /// Whether the call takes something, and is not to get it.
+    fn asks(&mut self, thread: Pid, call: &Call, denial: Denial) -> Result<()> {
+        let Some((name, shortage)) = call.shortage()? else {
+            return Ok(());
+        };
+        let here = self.seen.effects.len();
+        if self.seen.struck && !denial.from_there_on {
+            return Ok(());
+        }
+        self.seen.effects.push(name);
+        if here >= denial.call && skip(thread)? {
+            self.seen.struck = true;
+            self.seen.shortage.get_or_insert(shortage as i32);
+            self.denied.insert(thread, shortage);
+        }
+        Ok(())
+    }
+
     fn leaves(&mut self, thread: Pid) -> Result<Next> {
+        if let Some(shortage) = self.denied.remove(&thread) {
+            fail(thread, shortage)?;
+        }
         if self.last == Some(thread) {
             self.last = None;
             return self.strike();
@@ -169,7 +219,7 @@ impl Tracer {
     }
 
     fn strike(&mut self) -> Result<Next> {
-        let Some((_, strike)) = self.at.take() else {
+        let Aim::Strike(_, strike) = mem::replace(&mut self.aim, Aim::Nothing) else {
             return Ok(Next::GoOn);
         };
         self.seen.struck = true;

@@ -24,6 +24,7 @@ use proptest::{
 };
 use reuseport_daemon::{lab::world::World, sys::unix_socket};
 use reuseport_tests::{
+    machine::scaled,
     stage::{DEADLINE, Stage, any_v4, v4},
     traces::Traces,
     wait::until,
@@ -35,16 +36,16 @@ use self::input::{Ending, Input, inputs};
 /// How many inputs, where it shall not be [`USUAL`].
 const INPUTS: &str = "REUSEPORTD_FUZZ_INPUTS";
 
-const USUAL: u64 = 20_000;
+const USUAL: u32 = 20_000;
 
 /// Inputs between two looks at the daemon.
-const BATCH: u64 = 2_000;
+const BATCH: u32 = 2_000;
 
 /// Clients at a time.
 const CLIENTS: u64 = 4;
 
 /// How much more the daemon may use than after the first batch, in KiB: allocators keep some.
-const GROWTH_KIB: u64 = 16 << 10;
+const GROWTH_KIB: u64 = 8 << 10;
 
 /// Works beside the driver, closers, and what a namespace is entered with.
 const THREADS_MEANWHILE: u64 = 32;
@@ -53,16 +54,18 @@ pub(crate) fn control_socket() -> Result<()> {
     let stage = Stage::set(World::loopback()?, &[any_v4()])?;
     let _v1 = stage.instance(&v4("v1"))?;
     let _v2 = stage.instance(&v4("v2"))?;
-    let total = match env::var(INPUTS) {
+    let total: u64 = match env::var(INPUTS) {
         Ok(number) => number.parse().context(INPUTS)?,
-        Err(_) => USUAL,
+        Err(_) => scaled(USUAL)?.into(),
     };
+    let batch_size = u64::from(scaled(BATCH)?);
     let started = Instant::now();
     let before = Traces::of(&stage)?;
     let threads = usage(&stage, "Threads:")?;
     let (mut answers, mut memory) = (0, None);
-    for batch in 0..total.div_ceil(BATCH) {
-        answers += throw(&stage, batch).with_context(|| format!("batch {batch}"))?;
+    for batch in 0..total.div_ceil(batch_size) {
+        answers +=
+            throw(&stage, batch, batch_size / CLIENTS).with_context(|| format!("batch {batch}"))?;
         let after = Traces::of(&stage)?;
         ensure!(
             after == before,
@@ -99,14 +102,14 @@ pub(crate) fn control_socket() -> Result<()> {
     Ok(())
 }
 
-/// One batch, from several clients; how many answers there were.
-fn throw(stage: &Stage, batch: u64) -> Result<u64> {
+/// One batch, so many inputs from each of several clients; how many answers there were.
+fn throw(stage: &Stage, batch: u64, inputs: u64) -> Result<u64> {
     let socket = stage.home().socket();
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let socket = &socket;
-                scope.spawn(move || throw_all(socket, batch * CLIENTS + client))
+                scope.spawn(move || throw_all(socket, batch * CLIENTS + client, inputs))
             })
             .collect();
         let mut answers = 0;
@@ -117,7 +120,7 @@ fn throw(stage: &Stage, batch: u64) -> Result<u64> {
     })
 }
 
-fn throw_all(socket: &Path, seed: u64) -> Result<u64> {
+fn throw_all(socket: &Path, seed: u64, count: u64) -> Result<u64> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -125,7 +128,7 @@ fn throw_all(socket: &Path, seed: u64) -> Result<u64> {
     let kinds = descriptors()?;
     let strategy = inputs(kinds.len());
     let (mut answers, mut silent) = (0, Vec::new());
-    for number in 0..BATCH / CLIENTS {
+    for number in 0..count {
         let tree = strategy
             .new_tree(&mut runner)
             .map_err(|it| anyhow!("{it}"))?;

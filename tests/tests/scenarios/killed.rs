@@ -3,6 +3,7 @@
 //! missing: no connection, no pin, no slot, and whoever serves is alive and is who answers.
 
 mod check;
+mod denied;
 mod operation;
 mod random;
 mod scene;
@@ -25,7 +26,9 @@ use self::{
     check::Expected,
     scene::{Scene, Victim},
 };
-pub(crate) use self::{operation::Operation, random::at_random};
+pub(crate) use self::{
+    denied::at_every_call as denied_at_every_call, operation::Operation, random::at_random,
+};
 
 /// `all` has every victim killed at every point; otherwise they take turns, so that each point is
 /// come to with one of them.

@@ -321,7 +321,7 @@ fn churn(world: &World, reach: Reach) -> Result<Load> {
 }
 
 /// Every client ends what it had begun, and begins anew.
-fn go_on(load: &Load) -> Result<()> {
+pub(crate) fn go_on(load: &Load) -> Result<()> {
     let enough = u64::from(CLIENTS) * 2;
     ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
     Ok(())

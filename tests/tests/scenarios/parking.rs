@@ -8,6 +8,7 @@ pub(crate) mod commands;
 mod end;
 pub(crate) mod nginx;
 pub(crate) mod shapes;
+pub(crate) mod store;
 
 use std::{
     io::{self, Write},
@@ -341,7 +342,10 @@ fn park(world: World, listen: &[String]) -> Result<Option<Stage>> {
 }
 
 fn park_as(world: World, parameters: AddService) -> Result<Option<Stage>> {
-    let stage = Stage::bare(world)?;
+    park_on(Stage::bare(world)?, parameters)
+}
+
+fn park_on(stage: Stage, parameters: AddService) -> Result<Option<Stage>> {
     let parameters = AddService {
         name: SERVICE.to_owned(),
         park: true,

@@ -22,7 +22,7 @@ const TESTS: [&str; 1] = ["scenarios"];
 const STARTED: [&str; 4] = ["reuseportd", "reuseportctl", "fixture", "receive"];
 
 /// What they start of others.
-const BORROWED: [&str; 3] = ["cat", "setpriv", "nginx"];
+const BORROWED: [&str; 4] = ["cat", "setpriv", "sh", "nginx"];
 
 /// What they start and what stays here, since it is more than a program and its libraries.
 const LEFT: [&str; 1] = ["python3"];

@@ -4,8 +4,8 @@ use std::{borrow::Cow, future, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::timeout,
+    sync::{mpsc, watch},
+    time::sleep,
 };
 use tracing::debug;
 use zlink::{
@@ -14,13 +14,16 @@ use zlink::{
     varlink_service::{Error as VarlinkError, Info},
 };
 
-use super::dispatch::{Asked, DESCRIPTIONS, RawCall};
+use super::{
+    dispatch::{Asked, DESCRIPTIONS, RawCall},
+    responder::{Ended, Responder, Wanted, Writer},
+};
 use crate::{
     api::{
-        Answer, Caller, Envelope, Replier, Told,
+        Caller, Envelope, Replier,
         error_reply::{ErrorReply, reason},
         permission,
-        socket::{ControlReader, ControlSocket, ControlWriter, MAX_DESCRIPTORS, SocketFault},
+        socket::{ControlReader, ControlSocket, MAX_DESCRIPTORS, SocketFault},
         wire::{self, Failure, Request},
     },
     domain::Refusal,
@@ -35,6 +38,8 @@ pub(super) struct Context {
     pub(super) patience: Duration,
     /// True when the server is about to end.
     pub(super) stopped: watch::Receiver<bool>,
+    /// True when others wait for a place.
+    pub(super) crowded: watch::Receiver<bool>,
 }
 
 /// A client's connection.
@@ -47,20 +52,13 @@ pub(super) struct Connection {
     context: Arc<Context>,
 }
 
-/// The connection cannot go on: the client has gone, or is not to be understood.
-#[derive(Debug)]
-struct Ended;
-
 impl Connection {
     pub(super) fn new(socket: ControlSocket, caller: Caller, context: Arc<Context>) -> Self {
         let closer = Arc::clone(socket.closer());
         let (read, write) = zlink::Connection::new(socket).split();
         Self {
             read,
-            writer: Writer {
-                half: write.into_write_half(),
-                patience: context.patience,
-            },
+            writer: Writer::new(write.into_write_half(), context.patience),
             closer,
             caller,
             context,
@@ -83,8 +81,14 @@ impl Connection {
             let ahead = self.read.read_half().descriptors_ahead();
             self.context.settled(&self.closer, ahead).await;
             let received = tokio::select! {
-                received = self.read.receive_call::<RawCall>() => received,
+                received = self.read.receive_call::<RawCall>() => Some(received),
+                () = self.context.place_wanted() => None,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            let Some(received) = received else {
+                // It goes whether or not it reads this.
+                let _ = self.writer.send(&idle()).await;
+                return;
             };
             let passed = self.read.read_half().descriptors();
             let done = match received {
@@ -99,10 +103,7 @@ impl Connection {
 
     async fn answer(&mut self, call: Call<RawCall>, passed: Vec<Passed>) -> Result<(), Ended> {
         let ahead = self.read.read_half().descriptors_ahead();
-        let mut responder = Responder {
-            writer: &mut self.writer,
-            wanted: Wanted::by(&call),
-        };
+        let mut responder = Responder::to(&call, &mut self.writer);
         let asked = match understand(&call) {
             Ok(asked) => asked,
             Err(error) => return responder.send(&error).await,
@@ -113,7 +114,7 @@ impl Connection {
                 let reply = Reply::from(Description { description });
                 return responder.send(&reply).await;
             }
-            Asked::Driver(request) => responder.wanted.without_idle_waits(request),
+            Asked::Driver(request) => responder.wanted().without_idle_waits(request),
         };
         let (replier, progress, last) = Replier::new();
         let (context, closer) = (&self.context, &self.closer);
@@ -182,6 +183,22 @@ impl Context {
             replier,
         };
         self.mailbox.send(envelope).await.map_err(|_| stopping())
+    }
+
+    /// Resolves when others have waited for a place for as long as anybody is waited for.
+    async fn place_wanted(&self) {
+        let mut crowded = self.crowded.clone();
+        loop {
+            let ends = crowded.wait_for(|crowded| *crowded).await.is_err();
+            if ends {
+                // The server does, which is told otherwise.
+                return future::pending().await;
+            }
+            tokio::select! {
+                () = sleep(self.patience) => return,
+                _ = crowded.wait_for(|crowded| !crowded) => {}
+            }
+        }
     }
 
     /// Waits until `closer` has closed everything but for the descriptors of calls to come, or the
@@ -253,7 +270,14 @@ fn not_permitted(uid: u32) -> Failure {
     })
 }
 
-fn stopping() -> Failure {
+fn idle() -> ErrorReply {
+    ErrorReply::Refused(reason(
+        "idle",
+        "this connection has asked nothing for a while, and others wait for its place",
+    ))
+}
+
+pub(super) fn stopping() -> Failure {
     Failure::Failed(reason(
         "stopping",
         "the daemon stops: the call was not finished",
@@ -276,123 +300,4 @@ fn info() -> Info<'static> {
 #[derive(Debug, Serialize)]
 struct Description {
     description: &'static str,
-}
-
-/// The sending half, with the patience that a client which does not read is met with.
-#[derive(Debug)]
-struct Writer {
-    half: ControlWriter,
-    patience: Duration,
-}
-
-impl Writer {
-    async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), Ended> {
-        self.send_with(message, None).await
-    }
-
-    async fn send_with<T: Serialize>(
-        &mut self,
-        message: &T,
-        descriptor: Option<&Passed>,
-    ) -> Result<(), Ended> {
-        match timeout(self.patience, self.half.send(message, descriptor)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                debug!(%error, "a client does not take its answer");
-                Err(Ended)
-            }
-            Err(_) => {
-                debug!("a client does not read its answer");
-                Err(Ended)
-            }
-        }
-    }
-}
-
-/// How many replies a call wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// `oneway`
-    None,
-    /// The last one.
-    Last,
-    /// `more`
-    All,
-}
-
-impl Wanted {
-    fn by(call: &Call<RawCall>) -> Self {
-        if call.oneway() {
-            Self::None
-        } else if call.more() {
-            Self::All
-        } else {
-            Self::Last
-        }
-    }
-
-    /// The request, without a wait that nobody would be told the end of.
-    fn without_idle_waits(self, mut request: Request) -> Request {
-        if let (Self::None, Request::Migrate(migrate)) = (self, &mut request) {
-            migrate.wait_sessions_ms = None;
-        }
-        request
-    }
-}
-
-/// Writes the replies to one call, those that it wants.
-#[derive(Debug)]
-struct Responder<'a> {
-    writer: &'a mut Writer,
-    wanted: Wanted,
-}
-
-impl Responder<'_> {
-    /// The last reply.
-    async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), Ended> {
-        match self.wanted {
-            Wanted::None => Ok(()),
-            Wanted::Last | Wanted::All => self.writer.send(message).await,
-        }
-    }
-
-    /// Passes progress on until the answer is there, which is for the caller to send.
-    async fn relay(
-        &mut self,
-        mut progress: mpsc::Receiver<Told>,
-        mut last: oneshot::Receiver<Answer>,
-    ) -> Result<Answer, Ended> {
-        let hang_up = self.hang_up();
-        tokio::pin!(hang_up);
-        loop {
-            tokio::select! {
-                // What happened before the end is told before the end.
-                biased;
-                Some(told) = progress.recv() => if self.wanted == Wanted::All {
-                    let reply = Reply::from(told.reply).set_continues(Some(true));
-                    self.writer.send_with(&reply, told.descriptor.as_deref()).await?;
-                },
-                answer = &mut last => return Ok(answer.unwrap_or_else(|_| Err(stopping()))),
-                () = &mut hang_up => {
-                    debug!("a client has gone before the end of its call");
-                    return Err(Ended);
-                }
-            }
-        }
-    }
-
-    /// Resolves when a client that wants to be told everything has gone. Others' calls do not take
-    /// long, and a client that wants no answer need not stay.
-    fn hang_up(&self) -> impl Future<Output = ()> + use<> {
-        let hang_up = (self.wanted == Wanted::All)
-            .then(|| self.writer.half.hang_up())
-            .and_then(Result::ok);
-        async {
-            match hang_up {
-                Some(hang_up) => hang_up.await,
-                // Without a descriptor for it, the next reply tells.
-                None => future::pending().await,
-            }
-        }
-    }
 }

@@ -8,13 +8,18 @@ mod admission;
 mod bind;
 mod connection;
 mod dispatch;
+mod door;
 mod parameters;
+mod responder;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::net},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net,
+    },
     path::Path,
     sync::Arc,
     time::Duration,
@@ -31,22 +36,24 @@ use tracing::{debug, warn};
 
 pub use self::bind::BindError;
 use self::{
-    admission::{Admission, Refused},
+    admission::Admission,
     bind::Bound,
     connection::{Connection, Context},
+    door::{Door, Visit, is_shortage},
 };
 use super::{
     Caller, Envelope,
     error_reply::{ErrorReply, reason},
-    line::Line,
+    line::{self, Line},
     permission::ADMIN_GROUP,
     socket::{ControlSocket, MessageLimits},
+    wire::Reason,
 };
 use crate::{
     domain::ProcessId,
     sys::{
         passed::{Closer, Passed},
-        process::Process,
+        process::{Process, ProcessError},
         unix_socket,
     },
 };
@@ -54,7 +61,8 @@ use crate::{
 /// What clients can make the server hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections in all.
+    /// Connections in all, and one at least. Where all places are taken, clients that have asked nothing
+    /// for as long as `patience` give theirs up.
     pub connections: usize,
     /// Connections of one user. Root is exempt, and a quarter of all places is for root alone, so
     /// that no number of users can lock it out.
@@ -157,7 +165,9 @@ impl Server {
         // The path is kept until the last call has ended: the next daemon waits for that.
         let (listener, _place) = self.bound.into_parts().map_err(ServerError::Watch)?;
         let listener = UnixListener::from_std(listener).map_err(ServerError::Watch)?;
+        let mut door = Door::new(listener);
         let (stop, stopped) = watch::channel(false);
+        let (crowd, crowded) = watch::channel(false);
         let mut acceptor = Acceptor {
             admission: Admission::new(self.limits),
             context: Arc::new(Context {
@@ -165,18 +175,20 @@ impl Server {
                 admin_group: self.admin_group,
                 patience: self.limits.patience,
                 stopped,
+                crowded,
             }),
+            crowd,
             limits: self.limits,
             strangers: Arc::default(),
             tasks: JoinSet::new(),
         };
         let result = tokio::select! {
             () = shutdown => Ok(()),
-            error = acceptor.accept_forever(&listener) => Err(ServerError::Accept(error)),
+            error = acceptor.accept_forever(&mut door) => Err(ServerError::Accept(error)),
         };
         let _ = stop.send(true);
         // Those who were not accepted may have sent descriptors already.
-        if let Ok(listener) = listener.into_std() {
+        if let Ok(listener) = door.close() {
             drop(Passed::new(listener.into(), &acceptor.strangers));
         }
         acceptor.finish().await;
@@ -187,6 +199,8 @@ impl Server {
 struct Acceptor {
     admission: Admission,
     context: Arc<Context>,
+    /// True when every place is taken.
+    crowd: watch::Sender<bool>,
     limits: Limits,
     /// Closes what those sent who have no place of their own.
     strangers: Arc<Closer>,
@@ -195,26 +209,33 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts until the listener itself is broken, and says how.
-    async fn accept_forever(&mut self, listener: &UnixListener) -> io::Error {
+    async fn accept_forever(&mut self, door: &mut Door) -> io::Error {
         /// Long enough not to spin, short enough that nobody gives up.
         const BACK_OFF: Duration = Duration::from_millis(100);
         loop {
             while self.tasks.try_join_next().is_some() {}
+            // The others wait in the listener's queue. Nobody is waited for where nobody is there.
             if self.tasks.len() >= self.limits.connections {
-                // The others wait in the listener's queue.
-                self.tasks.join_next().await;
-                continue;
+                self.crowd.send_replace(true);
+                let left = self.tasks.join_next().await;
+                self.crowd.send_replace(false);
+                if left.is_some() {
+                    continue;
+                }
             }
-            match listener.accept().await {
-                Ok((stream, _)) => self.admit(stream),
-                Err(error) if is_shortage(&error) => {
-                    warn!(%error, "accepting on the control socket failed; trying again");
+            match door.next().await {
+                Ok(Visit::In(stream)) => self.admit(stream),
+                Ok(Visit::Short { client, error }) => {
+                    if let Some(client) = client {
+                        refuse(&client, &short_of(&error));
+                        line::close(client, &self.strangers);
+                        continue;
+                    }
                     tokio::select! {
                         Some(_) = self.tasks.join_next() => {}
                         () = sleep(BACK_OFF) => {}
                     }
                 }
-                Err(error) if is_transient(&error) => {}
                 Err(error) => return error,
             }
         }
@@ -225,6 +246,7 @@ impl Acceptor {
             Ok(caller) => caller,
             Err(error) => {
                 debug!(%error, "a client's credentials cannot be read");
+                refuse(&stream, &short_of(&error));
                 drop(Line::new(stream, Arc::clone(&self.strangers)));
                 return;
             }
@@ -243,7 +265,8 @@ impl Acceptor {
                 });
             }
             Err(refused) => {
-                refuse(&stream, refused);
+                let why = reason("too-many-connections", refused.to_string());
+                refuse(&stream, &ErrorReply::Refused(why));
                 drop(Line::new(stream, Arc::clone(&self.strangers)));
             }
         }
@@ -263,29 +286,45 @@ fn caller_of(stream: &UnixStream) -> io::Result<Caller> {
         uid: peer.uid,
         gid: peer.gid,
         groups: unix_socket::peer_groups(stream)?,
-        process: peer_process(stream, peer.pid),
+        process: peer_process(stream, peer.pid)?,
     })
 }
 
-/// The process that connected. Before Linux 6.5 it goes by its pid, which could be another one's
-/// only if it had been given anew between the connection and its acceptance.
-fn peer_process(stream: &UnixStream, pid: u32) -> Option<ProcessId> {
+/// The process that connected, unless it has ended. Before Linux 6.5 it goes by its pid, which could be
+/// another one's only if it had been given anew between the connection and its acceptance.
+fn peer_process(stream: &UnixStream, pid: u32) -> io::Result<Option<ProcessId>> {
     let process = match unix_socket::peer_pidfd(stream) {
         Ok(pidfd) => Process::behind(pidfd, pid),
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Process::open(pid),
-        Err(_) => return None,
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(_) => return Ok(None),
     };
-    process.ok().map(|it| it.id())
+    match process {
+        Ok(process) => Ok(Some(process.id())),
+        Err(ProcessError::Call { source, .. }) if is_shortage(&source) => Err(source),
+        Err(_) => Ok(None),
+    }
 }
 
-/// Tells a client that it has too many connections, before it has asked anything: it will read this
-/// as the answer to its first call. A new connection always has room for it.
-fn refuse(stream: &UnixStream, refused: Refused) {
-    let error = ErrorReply::Refused(reason("too-many-connections", refused.to_string()));
-    if let Ok(mut bytes) = serde_json::to_vec(&error) {
+/// Tells a client why it is not served, before it has asked anything: it will read this as the answer
+/// to its first call. A new connection always has room for it.
+fn refuse(stream: impl AsFd, error: &ErrorReply) {
+    if let Ok(mut bytes) = serde_json::to_vec(error) {
         bytes.push(0);
-        let _ = stream.try_write(&bytes);
+        let _ = unix_socket::send(stream, &bytes, &[]);
     }
+}
+
+fn short_of(error: &io::Error) -> ErrorReply {
+    let hint = (error.raw_os_error() == Some(libc::EMFILE))
+        .then(|| "raise the daemon's limit of open files (LimitNOFILE)".to_owned());
+    ErrorReply::Failed(Reason {
+        hint,
+        ..reason(
+            "short",
+            format!("the daemon cannot take a connection: {error}"),
+        )
+    })
 }
 
 fn admin_group() -> Option<u32> {
@@ -296,22 +335,6 @@ fn admin_group() -> Option<u32> {
             None
         }
     }
-}
-
-/// Errors of `accept` that go away when something else is given back.
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
-}
-
-/// Errors of `accept` that concern one connection only.
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EINTR | libc::EPERM | libc::EPROTO)
-    )
 }
 
 // What the driver's side of a listener hands over stays a `std` listener until a runtime is there.

@@ -114,7 +114,6 @@ fn exceptions(result: &MigrationResult) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::{super::style::plain, *};
-    use crate::api::wire::{NetCounters, Outcomes};
 
     fn result(outcome: &str) -> MigrationResult {
         MigrationResult {
@@ -126,14 +125,7 @@ mod tests {
             drain_ms: 24,
             handshakes_waited: 3,
             accepted_while_draining: 1,
-            moved_by_kernel: 0,
-            handed_off: 0,
-            woken: 0,
-            left_behind: 0,
-            sessions_left: None,
-            counters: NetCounters::default(),
-            outcomes: Outcomes::default(),
-            warnings: Vec::new(),
+            ..MigrationResult::default()
         }
     }
 

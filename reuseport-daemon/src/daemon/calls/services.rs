@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{changed, parse, service_name};
 use crate::{
@@ -10,16 +10,16 @@ use crate::{
         Answer, Caller,
         wire::{AddService, Failure},
     },
+    chain::chain,
     daemon::{
-        attachment,
+        attachment::Members,
         driver::Driver,
         failure::{self, bad_parameter, failed},
         managed::Managed,
     },
-    domain::{Address, Definition, Refusal, Uid},
+    domain::{Address, Definition, Refusal, ServiceName, Uid},
     steering::{GroupMaps, ProgramKind},
     sys::{
-        memory,
         netns::{Netns, NetnsError},
         users,
     },
@@ -59,28 +59,36 @@ impl Driver {
         let netns = self.netns_of(&definition)?;
         self.check_free(&definition, &netns)?;
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
-        memory::give_back();
         let kind = maps.groups().first().map(GroupMaps::kind);
-        if definition.park_timeout.is_some() && kind == Some(ProgramKind::Select) {
-            self.pins.remove(&definition.name)?;
-            return Err(failure::cannot_park());
-        }
         self.watch_log(&maps);
         let exits = self.exits.clone();
         self.switch.prepare(&netns);
         let switch = Arc::clone(&self.switch);
         let lot = self.lot(&definition.name, &netns);
+        let parks = definition.park_timeout.is_some();
         let managed = Managed::new(state, maps, netns, lot, exits, switch);
-        self.services.insert(definition.name.clone(), managed);
-        if let Err(error) = self.park_first(&definition.name) {
-            // Its parking listeners are closed, and nothing else has come of it.
-            self.services.remove(&definition.name);
-            self.pins.remove(&definition.name)?;
-            return Err(failure::not_parked(&error));
+        let name = definition.name;
+        self.services.insert(name.clone(), managed);
+        let settled = if parks && kind == Some(ProgramKind::Select) {
+            Err(failure::cannot_park())
+        } else {
+            self.park_first(&name)
+                .map_err(|error| failure::not_parked(&error))
+                .and_then(|()| Ok(self.pins.settle(&name)?))
+        };
+        if let Err(failure) = settled {
+            // Nothing else has come of it.
+            if let Some(mut managed) = self.services.remove(&name) {
+                managed.lot.close_all();
+            }
+            if let Err(error) = self.pins.clear_aside(&name) {
+                warn!(service = %name, error = chain(&error), "pins of no service are left");
+            }
+            return Err(failure);
         }
-        self.watch_units(&definition.name);
+        self.watch_units(&name);
         let program = kind.map(ProgramKind::as_str);
-        info!(service = %definition.name, program, "service added");
+        info!(service = %name, program, "service added");
         Ok(true)
     }
 
@@ -120,29 +128,56 @@ impl Driver {
     pub(super) fn remove_service(&mut self, name: &str) -> Answer {
         let name = service_name(name)?;
         if self.left_alone.contains_key(&name) {
-            self.pins.remove(&name)?;
+            self.pins.set_aside(&name)?;
             self.left_alone.remove(&name);
-            info!(service = %name, "pins removed of a service that was left alone");
+            self.left.close(&name);
+            info!(service = %name, "a service that was left alone is removed");
+            self.unpin(&name)?;
             let message = format!(
                 "service {name} removed; its program steers on until its listeners are closed"
             );
             return Ok(changed(true, message));
         }
         let Some(managed) = self.services.get(&name) else {
-            return Ok(changed(false, format!("there is no service {name}")));
+            let left = self.pins.has_aside(&name);
+            self.unpin(&name)?;
+            return Ok(changed(left, format!("there is no service {name}")));
         };
         managed.state.check_idle()?;
+        // First, so that what follows takes nothing that could have run out.
+        let members = Members::of(managed)?;
         self.stop_parking(&name)
             .map_err(|error| failure::not_performed(&error, None))?;
-        let taken_away =
-            attachment::remove(self.managed(&name)?).and_then(|()| Ok(self.pins.remove(&name)?));
-        if let Err(failure) = taken_away {
+        if let Err(failure) = self.take_away(&name, &members) {
             self.park(&name);
             return Err(failure);
         }
         self.services.remove(&name);
         info!(service = %name, "service removed");
+        self.unpin(&name)?;
         Ok(changed(true, format!("service {name} removed")))
+    }
+
+    /// Takes a service's programs off its groups, and its pins from where a start looks for them; or
+    /// neither.
+    fn take_away(&self, name: &ServiceName, members: &Members) -> Result<(), Failure> {
+        let managed = self.managed(name)?;
+        let taken_away = members
+            .detach()
+            .and_then(|()| self.pins.set_aside(name))
+            .map_err(Failure::from);
+        if taken_away.is_err()
+            && let Err(error) = members.attach(managed)
+        {
+            error!(service = %name, error = chain(&error), "its programs are not attached");
+        }
+        taken_away
+    }
+
+    /// Takes the pins of a service away that is no more.
+    fn unpin(&self, name: &ServiceName) -> Result<(), Failure> {
+        let cleared = self.pins.clear_aside(name);
+        cleared.map_err(|error| failure::pins_left(name, &error))
     }
 }
 

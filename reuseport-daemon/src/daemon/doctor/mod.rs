@@ -15,7 +15,7 @@ use self::{
     finding::{Finding, by_weight},
     service::Half,
 };
-use super::{MigrateReq, driver::Driver, probe::Probe};
+use super::{MigrateReq, driver::Driver, parking::Store, probe::Probe};
 use crate::{
     api::{
         Replier, Scope,
@@ -41,6 +41,7 @@ impl Driver {
         let examination = Examination {
             loader: self.loader.clone(),
             probe: self.probe.clone(),
+            store: Arc::clone(&self.store),
             pins: self.pins.root().to_owned(),
             home: Arc::clone(&self.home),
             migrate_req: self.switch.configured(),
@@ -64,6 +65,7 @@ pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
             &loader,
             bpffs,
             &Probe::new(loader.clone()),
+            None,
         )),
         Err(error) => vec![Finding::error("program", crate::chain::chain(&error))],
     };
@@ -74,6 +76,7 @@ pub fn examine_machine(bpffs: &Path) -> wire::Doctor {
 struct Examination {
     loader: Loader,
     probe: Probe,
+    store: Arc<Store>,
     /// The directory of the pins.
     pins: PathBuf,
     /// The daemon's network namespace.
@@ -84,7 +87,12 @@ struct Examination {
 
 impl Examination {
     fn make(&self, halves: Vec<Half>) -> wire::Doctor {
-        let mut findings = machine::judge(&machine::examine(&self.loader, &self.pins, &self.probe));
+        let mut findings = machine::judge(&machine::examine(
+            &self.loader,
+            &self.pins,
+            &self.probe,
+            Some(self.store.has_room()),
+        ));
         for facts in self.namespaces(&halves) {
             findings.extend(namespace::judge(&facts));
         }

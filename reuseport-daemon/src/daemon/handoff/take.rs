@@ -18,7 +18,6 @@ use crate::{
         accept::Acceptor,
         netns::Netns,
         passed::{Closer, Passed},
-        process::{Process, ProcessError},
         socket::{self, SocketError, SocketFacts},
     },
 };
@@ -132,17 +131,8 @@ fn duplicates(
     cookies: &HashSet<SocketCookie>,
     netns: &Netns,
 ) -> Result<Vec<Old>, TakeError> {
-    let sockets = Process::reopen(process)
-        .map_err(InspectError::from)
-        .and_then(|it| inspect::duplicates(&it, netns, cookies));
-    let sockets = match sockets {
-        Err(InspectError::Process(ProcessError::NoProcess(_) | ProcessError::Replaced(_))) => {
-            return Ok(Vec::new());
-        }
-        sockets => sockets?,
-    };
     let mut found = Vec::new();
-    for listener in sockets.into_values() {
+    for listener in inspect::duplicates(process, netns, cookies)?.into_values() {
         // One that has been shut down meanwhile has no address to tell, nor connections.
         if let SocketFacts::Tcp(facts) = socket::facts(listener.as_fd())?
             && let Some(address) = facts.address

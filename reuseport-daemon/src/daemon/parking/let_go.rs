@@ -60,10 +60,10 @@ pub(super) fn start(
         let closed = task::spawn_blocking(move || {
             let waited = wait(&listener.address, &netns, grace);
             let queue = parking::queue(listener.as_fd());
-            drop(listener);
+            listener.close();
             (waited, queue)
         });
-        // An error is a panic, with which the listener was dropped.
+        // An error is a panic, with which the listener was dropped, or that the daemon is stopping.
         let Ok((waited, queue)) = closed.await else {
             return;
         };
@@ -72,7 +72,7 @@ pub(super) fn start(
         }
         match queue {
             Ok(queue) if queue.queued > 0 => {
-                info!(%service, "{} connections that have waited are served", queue.queued);
+                info!(%service, "{} connections that have waited are moved", queue.queued);
                 // An error means that the daemon is stopping.
                 let _ = events.send(Event::Unparked(service));
             }

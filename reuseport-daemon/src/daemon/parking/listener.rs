@@ -3,13 +3,18 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::Task;
+use super::{
+    Task,
+    left::name_of,
+    store::{Keeping, Store},
+};
 use crate::{
     daemon::driver::Event,
     domain::{Address, ServiceName, SocketCookie},
@@ -20,7 +25,7 @@ use crate::{
 /// that served is ending, its end is known by then, and there is nothing to look for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A parking listener. It is closed when this is dropped, whoever has a duplicate of it.
+/// A parking listener. One that is dropped goes on listening where the service manager keeps it.
 #[derive(Debug)]
 pub(in crate::daemon) struct ParkingListener {
     socket: OwnedFd,
@@ -28,18 +33,39 @@ pub(in crate::daemon) struct ParkingListener {
     pub(super) cookie: SocketCookie,
     /// Where it listens.
     pub(super) address: Address,
+    store: Arc<Store>,
+    /// What it is called there.
+    name: String,
+    /// Whether it is kept there for sure.
+    pub(super) kept: bool,
     /// Waits for a connection.
     watch: Option<Task>,
 }
 
 impl ParkingListener {
-    pub(super) fn new(socket: OwnedFd, cookie: SocketCookie, address: Address) -> Self {
+    pub(super) fn new(
+        socket: OwnedFd,
+        cookie: SocketCookie,
+        address: Address,
+        service: &ServiceName,
+        store: &Arc<Store>,
+    ) -> Self {
         Self {
             socket,
             cookie,
             address,
+            store: Arc::clone(store),
+            name: name_of(service, cookie),
+            kept: false,
             watch: None,
         }
+    }
+
+    /// Has the service manager keep it.
+    pub(super) fn keep(&mut self) -> Keeping {
+        let keeping = self.store.keep(&self.name, self.socket.as_fd());
+        self.kept = keeping == Keeping::Kept;
+        keeping
     }
 
     /// The same, which reports the first connection that is parked.
@@ -77,21 +103,21 @@ impl ParkingListener {
         self.watch = None;
         self
     }
-}
 
-impl AsFd for ParkingListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for ParkingListener {
-    fn drop(&mut self) {
-        // The watch has a duplicate, which the runtime closes when it gets to it.
+    /// Closes it for good, whoever has a duplicate of it: the service manager has one, and forgets it
+    /// when it gets to it, and the watch has one, which the runtime closes when it gets to it.
+    pub(in crate::daemon) fn close(self) {
         if let Err(error) = socket::shutdown(self.socket.as_fd())
             && error.kind() != io::ErrorKind::NotConnected
         {
             warn!(%error, "cannot shut a parking listener down");
         }
+        self.store.forget(&self.name);
+    }
+}
+
+impl AsFd for ParkingListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -4,8 +4,10 @@
 //! ([`domain::park`](crate::domain::park)). Their sockets, and the time that passes while nobody
 //! serves, are here.
 
+mod left;
 mod let_go;
 mod listener;
+mod store;
 mod tend;
 
 use std::{collections::BTreeMap, os::fd::AsFd, sync::Arc, time::Duration};
@@ -15,11 +17,15 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
 
 use self::listener::ParkingListener;
+pub(super) use self::{
+    left::Left,
+    store::{Keeping, Store},
+};
 use super::driver::Event;
 use crate::{
     api::wire,
     chain::chain,
-    domain::{Generation, InstanceState, Parking, Service, ServiceName, SocketCookie},
+    domain::{Definition, Generation, InstanceState, Parking, Service, ServiceName, SocketCookie},
     sys::{
         clock,
         grace::GracePeriod,
@@ -36,14 +42,21 @@ pub(super) struct Lot {
     netns: Arc<Netns>,
     grace: GracePeriod,
     events: mpsc::UnboundedSender<Event>,
+    store: Arc<Store>,
     /// Those that are open, by group.
     listeners: BTreeMap<usize, ParkingListener>,
+    /// Those that an earlier daemon left, until others have taken their place.
+    left: BTreeMap<usize, Vec<ParkingListener>>,
     /// Those that others have taken the place of, until they are closed.
     leaving: Vec<(SocketCookie, AbortHandle)>,
     /// Groups that nobody serves.
     unserved: BTreeMap<usize, Unserved>,
     /// What the instances' listeners are set to.
     templates: BTreeMap<(Generation, usize), Template>,
+    /// What the listeners that an earlier daemon left are set to.
+    left_templates: BTreeMap<usize, Template>,
+    /// Whether it has been said that the service manager does not keep them.
+    warned: bool,
     /// Why a group cannot park.
     troubles: BTreeMap<usize, String>,
 }
@@ -101,16 +114,21 @@ impl Lot {
         netns: Arc<Netns>,
         grace: GracePeriod,
         events: mpsc::UnboundedSender<Event>,
+        store: Arc<Store>,
     ) -> Self {
         Self {
             service,
             netns,
             grace,
             events,
+            store,
             listeners: BTreeMap::new(),
+            left: BTreeMap::new(),
             leaving: Vec::new(),
             unserved: BTreeMap::new(),
             templates: BTreeMap::new(),
+            left_templates: BTreeMap::new(),
+            warned: false,
             troubles: BTreeMap::new(),
         }
     }
@@ -123,29 +141,59 @@ impl Lot {
             .or_insert_with(|| Template::of(listener.as_fd()));
     }
 
+    /// Takes listeners that an earlier daemon left, until there are others in their place.
+    pub(super) fn take_back(&mut self, left: &mut Left, definition: &Definition) {
+        for (group, listener) in left.take(definition, &self.netns) {
+            let template = Template::of(listener.as_fd());
+            self.left_templates.entry(group).or_insert(template);
+            self.left.entry(group).or_default().push(listener);
+        }
+    }
+
     /// Opens a parking listener that is set as those of the instance that serves, or of the last one
     /// that is known. It has no slot yet.
-    pub(super) fn open(&self, state: &Service, group: usize) -> Result<ParkingListener, LotError> {
+    ///
+    /// The service manager has it before it listens, so that no connection is ever in a listener that
+    /// ends with the daemon, if there is a way.
+    pub(super) fn open(
+        &mut self,
+        state: &Service,
+        group: usize,
+    ) -> Result<ParkingListener, LotError> {
         let address = &state.definition.addresses[group];
         let owner = state.definition.owner;
         let template = self.template(state, group);
-        let opened = self
+        let made = self
             .netns
-            .enter(|| parking::open(address, owner, template))??;
-        if !opened.unset.is_empty() {
+            .enter(|| parking::make(address, owner, template))??;
+        if !made.unset.is_empty() {
             warn!(
-                service = %self.service, listen = %address, options = opened.unset.join(" "),
+                service = %self.service, listen = %address, options = made.unset.join(" "),
                 "connections that wait are not set as the server sets them"
             );
         }
-        let (socket, cookie) = (opened.socket, opened.cookie);
-        Ok(ParkingListener::new(socket, cookie, address.clone()))
+        let (socket, cookie) = (made.socket, made.cookie);
+        let mut listener =
+            ParkingListener::new(socket, cookie, address.clone(), &self.service, &self.store);
+        let keeping = listener.keep();
+        match parking::listen(listener.as_fd(), address) {
+            Ok(()) => {
+                self.warn_of(&keeping);
+                Ok(listener)
+            }
+            Err(error) => {
+                listener.close();
+                Err(error.into())
+            }
+        }
     }
 
-    /// Takes a listener that has its slot. One that had it before is let go of.
+    /// Takes a listener that has its slot. Whatever had it before is let go of.
     pub(super) fn put(&mut self, group: usize, listener: ParkingListener) {
         let watched = listener.watch(&self.service, group, &self.events);
-        if let Some(old) = self.listeners.insert(group, watched) {
+        self.leaving.retain(|(_, task)| !task.is_finished());
+        let before = self.listeners.insert(group, watched).into_iter();
+        for old in before.chain(self.left.remove(&group).unwrap_or_default()) {
             let cookie = old.cookie;
             let task = let_go::start(
                 old,
@@ -154,7 +202,6 @@ impl Lot {
                 self.grace,
                 self.events.clone(),
             );
-            self.leaving.retain(|(_, task)| !task.is_finished());
             self.leaving.push((cookie, task));
         }
         self.troubles.remove(&group);
@@ -162,7 +209,16 @@ impl Lot {
 
     /// Closes a group's parking listener, with whatever waits in it.
     pub(super) fn close(&mut self, group: usize) {
-        self.listeners.remove(&group);
+        let left = self.left.remove(&group).unwrap_or_default();
+        let open = self.listeners.remove(&group).into_iter();
+        open.chain(left).for_each(ParkingListener::close);
+    }
+
+    /// Closes all of them.
+    pub(super) fn close_all(&mut self) {
+        let listeners = std::mem::take(&mut self.listeners).into_values();
+        let left = std::mem::take(&mut self.left).into_values().flatten();
+        listeners.chain(left).for_each(ParkingListener::close);
     }
 
     /// Whether the group's parking listener is that socket.
@@ -175,8 +231,14 @@ impl Lot {
     /// The sockets, which are in the groups and no instance's.
     pub(in crate::daemon) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
         let leaving = self.leaving.iter().filter(|(_, task)| !task.is_finished());
-        let open = self.listeners.values().map(|it| it.cookie);
+        let left = self.left.values().flatten();
+        let open = self.listeners.values().chain(left).map(|it| it.cookie);
         open.chain(leaving.map(|(cookie, _)| *cookie))
+    }
+
+    /// Whether what waits in a group outlives the daemon.
+    pub(super) fn is_kept(&self, group: usize) -> bool {
+        self.listeners.get(&group).is_some_and(|it| it.kept)
     }
 
     /// Why a group cannot park, where it should.
@@ -255,27 +317,49 @@ impl Lot {
         }
     }
 
-    /// Says what a stop costs: the sockets end with the daemon.
+    /// Says what becomes of those who wait when the daemon stops.
     pub(super) fn take_leave(&self) {
-        let waiting: u32 = self
-            .listeners
-            .keys()
-            .filter_map(|group| self.queue(*group))
-            .map(|it| it.queued)
-            .sum();
-        if waiting > 0 {
-            warn!(
+        let waiting = |kept: bool| -> u32 {
+            let listeners = self.listeners.iter();
+            let groups = listeners.filter(|(_, it)| it.kept == kept);
+            let queues = groups.filter_map(|(group, _)| self.queue(*group));
+            queues.map(|it| it.queued).sum()
+        };
+        let (kept, lost) = (waiting(true), waiting(false));
+        if kept > 0 {
+            info!(
                 service = %self.service,
-                "{waiting} connections wait for an instance, and are lost with this stop"
+                "{kept} connections wait for an instance, and for the next daemon"
             );
         }
+        if lost > 0 {
+            warn!(
+                service = %self.service,
+                "{lost} connections wait for an instance, and are lost with this stop"
+            );
+        }
+    }
+
+    fn warn_of(&mut self, keeping: &Keeping) {
+        let trouble = keeping.trouble();
+        if let Some(trouble) = &trouble
+            && !self.warned
+        {
+            warn!(
+                service = %self.service, trouble,
+                "connections that wait end with the daemon"
+            );
+        }
+        self.warned = trouble.is_some();
     }
 
     fn template(&self, state: &Service, group: usize) -> Option<&Template> {
         let mut here = self.templates.iter().filter(|((_, it), _)| *it == group);
         let serving = state.in_state(InstanceState::Serving).next_back();
         let of_serving = serving.and_then(|it| self.templates.get(&(it, group)));
-        of_serving.or_else(|| here.next_back().map(|(_, template)| template))
+        of_serving
+            .or_else(|| here.next_back().map(|(_, template)| template))
+            .or_else(|| self.left_templates.get(&group))
     }
 
     /// Takes note of why a group cannot park. Tells whether that is news.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::{
     super::{
@@ -13,14 +13,9 @@ use super::{
     Lot,
 };
 use crate::{
-    api::wire::Failure,
     chain::chain,
-    domain::{self, Definition, InstanceState, Parking, ServiceName, SocketCookie},
-    sys::{
-        netns::Netns,
-        process::{Process, ProcessError},
-        sock_diag::SockDiag,
-    },
+    domain::{self, InstanceState, Parking, ServiceName, SocketCookie},
+    sys::netns::Netns,
 };
 
 /// How long until a group that could not park is tried again.
@@ -68,6 +63,7 @@ impl Driver {
         let decision = domain::stop_parking(&managed.state);
         managed.perform(&decision, &Sockets::new())?;
         managed.state = decision.next;
+        managed.lot.close_all();
         Ok(())
     }
 
@@ -78,6 +74,7 @@ impl Driver {
             Arc::clone(netns),
             self.grace,
             self.events.clone(),
+            Arc::clone(&self.store),
         )
     }
 
@@ -143,33 +140,23 @@ impl Driver {
         if managed.state.migration.is_some() {
             return again_later(&self.events, again);
         }
-        self.find(name, listening, move |driver, name, found| match found {
-            Ok(listening) => driver.unpark(name, group, &listening),
-            Err(failure) => {
-                warn!(service = %name, ?failure, "cannot look for listeners; trying again");
-                again_later(&driver.events, again);
-            }
-        });
+        self.find(
+            name,
+            inspect::open_listeners,
+            move |driver, name, found| match found {
+                Ok(listening) => driver.unpark(name, group, &listening),
+                Err(failure) => {
+                    warn!(service = %name, ?failure, "cannot look for listeners; trying again");
+                    again_later(&driver.events, again);
+                }
+            },
+        );
     }
 
     /// Takes note of listeners that have been closed, and lets what has been parked go to those that
     /// are left, if any.
     fn unpark(&mut self, name: &ServiceName, group: usize, listening: &BTreeSet<SocketCookie>) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
-        let closed = domain::listeners_closed(&managed.state, listening);
-        if !closed.effects.is_empty() {
-            for generation in managed.state.in_state(InstanceState::Serving) {
-                info!(
-                    service = %name, instance = %managed.state.label(generation),
-                    "an instance that serves has closed listeners"
-                );
-            }
-        }
-        if let Err(error) = self.apply(name, closed) {
-            error!(service = %name, error = chain(&error), "cannot take listeners out of their slots");
-        }
+        self.forget_closed(name, listening);
         self.move_parked(name, group);
     }
 
@@ -206,16 +193,12 @@ impl Managed {
             return Ok(());
         }
         for generation in self.state.in_state(InstanceState::Serving) {
-            let process = match Process::reopen(self.state.instances[&generation].process) {
-                Ok(process) => process,
-                Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let process = self.state.instances[&generation].process;
             let cookies = self
                 .state
                 .listeners_of(generation)
                 .map(|(cookie, _)| cookie);
-            let sockets = inspect::duplicates(&process, &self.netns, &cookies.collect())?;
+            let sockets = inspect::duplicates(process, &self.netns, &cookies.collect())?;
             for (cookie, group) in self.state.listeners_of(generation) {
                 if let Some(socket) = sockets.get(&cookie) {
                     self.lot.learn(generation, group, socket);
@@ -231,18 +214,4 @@ fn park_group(managed: &mut Managed, group: usize) -> Result<(), PerformError> {
     managed.perform(&decision, &Sockets::new())?;
     managed.state = decision.next;
     Ok(())
-}
-
-/// What listens at a service's ports.
-fn listening(definition: &Definition, netns: &Netns) -> Result<BTreeSet<SocketCookie>, Failure> {
-    let listening = || -> Result<BTreeSet<SocketCookie>, InspectError> {
-        let diag = netns.enter(SockDiag::open)??;
-        let mut found = BTreeSet::new();
-        for address in &definition.addresses {
-            let here = diag.listeners(Some(address.socket.port()))?;
-            found.extend(here.into_iter().map(|row| row.cookie));
-        }
-        Ok(found)
-    };
-    Ok(listening()?)
 }

@@ -67,6 +67,31 @@ pub enum ProcessError {
     },
 }
 
+/// An error that may say no more than that the process has ended.
+pub trait Ended {
+    /// Whether it does.
+    fn is_end(&self) -> bool;
+}
+
+impl Ended for ProcessError {
+    fn is_end(&self) -> bool {
+        matches!(self, Self::NoProcess(_) | Self::Replaced(_))
+    }
+}
+
+/// What came of asking for something of a process: nothing where it has ended.
+///
+/// # Errors
+///
+/// Any other.
+pub fn unless_ended<T, E: Ended>(result: Result<T, E>) -> Result<Option<T>, E> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_end() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl ProcessError {
     fn new(pid: u32, call: &'static str, error: Errno) -> Self {
         match error {

@@ -17,6 +17,7 @@ use reuseport_daemon::{
 use reuseport_tests::{
     stage::{SERVICE, listening, tag},
     traces::tree,
+    wait::until,
 };
 
 use super::{
@@ -57,22 +58,29 @@ impl Expected {
                 });
                 signatures.extend([before, half]);
             }
-            Operation::ServingEnds => {}
+            // What is closed is seen to by whichever daemon is there.
+            Operation::RegisterFewer
+            | Operation::ServingEnds
+            | Operation::Park
+            | Operation::ParkTimeout => {}
+            // The one that is gone is forgotten before the next one is on record.
+            Operation::Unpark => signatures.extend([before, Some(Vec::new())]),
             Operation::Add
+            | Operation::AddParked
+            | Operation::RemoveParked
             | Operation::RegisterFirst
             | Operation::RegisterStandby
             | Operation::Migrate { .. }
             | Operation::Release
             | Operation::Remove => signatures.push(before),
         }
-        if operation != Operation::Remove {
+        if !operation.removes() {
             let pins = pins(after)?;
             return Ok(Self { signatures, pins });
         }
-        let daemon = after.stage.daemon();
-        daemon.add_service(SERVICE, &addresses())?;
+        operation.add(after.stage.daemon())?;
         let pins = pins(after)?;
-        operation.perform(daemon, &after.old, &after.new)?;
+        operation.perform(&after.stage, &after.old, &after.new)?;
         Ok(Self { signatures, pins })
     }
 }
@@ -89,6 +97,7 @@ impl Scene {
             let left = tree(&self.stage.home().bpffs().join("reuseportd"))?;
             ensure!(left.is_empty(), "pins without a service: {left:?}");
         }
+        self.check_kept(service.as_ref())?;
         let held = self.stage.world.server().enter(migrate_req::read)??;
         ensure!(held == Some(false), "tcp_migrate_req is {held:?}");
         self.check_traffic(service.as_ref(), killed)
@@ -98,7 +107,16 @@ impl Scene {
     /// nothing had been; and no connection is missing but those that a server took with it.
     fn check_traffic(self, service: Option<&ServiceStatus>, killed: Option<Victim>) -> Result<()> {
         let quiet = self.load.mark();
-        self.advance(ENOUGH)?;
+        let nobody = |it: &ServiceStatus| {
+            it.groups.iter().all(|it| it.parking.is_some()) && serving(it).is_empty()
+        };
+        if self.operation == Operation::ParkTimeout {
+            // They are refused, and go on asking.
+        } else if service.is_some_and(nobody) {
+            self.until_all_wait()?;
+        } else {
+            self.advance(ENOUGH)?;
+        }
         let asked = self.load.mark();
         let next = self.migrate_on().context("a migration afterwards")?;
         let moved = self.load.mark();
@@ -112,12 +130,14 @@ impl Scene {
             ensure!(ledger.check_within(quiet..asked, tag(label))? > 0);
         }
         ensure!(ledger.check_within(moved..end, tag("v9"))? > 0);
-        let late = ledger.losses().iter().find(|it| it.began >= quiet);
+        let refuses = self.operation == Operation::ParkTimeout;
+        let safe = if refuses { moved } else { quiet };
+        let late = ledger.losses().iter().find(|it| it.began >= safe);
         ensure!(late.is_none(), "lost afterwards: {late:?}");
         let ended = u64::from(self.operation.ends_the_old())
             + u64::from(killed.is_some_and(Victim::has_server));
         ensure!(
-            ledger.lost() <= ended * u64::from(CLIENTS),
+            refuses || ledger.lost() <= ended * u64::from(CLIENTS),
             "{} lost: {:?}",
             ledger.lost(),
             ledger.losses()
@@ -163,6 +183,19 @@ impl Scene {
         Ok(())
     }
 
+    /// The service manager keeps the parking listeners, and nothing else.
+    fn check_kept(&self, service: Option<&ServiceStatus>) -> Result<()> {
+        let groups = service.iter().flat_map(|it| &it.groups);
+        let open = groups.filter(|it| it.parking.as_ref().is_some_and(|it| it.open));
+        let open = open.count();
+        let mut kept = Vec::new();
+        let settled = until("the parking listeners are kept", || {
+            kept = self.stage.home().manager().kept()?;
+            Ok(kept.len() == open)
+        });
+        settled.with_context(|| format!("{kept:?} for {open}"))
+    }
+
     /// Every slot that is taken is a known instance's.
     fn check_slots(&self, service: &ServiceStatus) -> Result<()> {
         let mut known: BTreeMap<&str, BTreeSet<(u32, u64, u32)>> = BTreeMap::new();
@@ -189,7 +222,7 @@ impl Scene {
     fn migrate_on(&self) -> Result<Fixture> {
         let daemon = self.stage.daemon();
         let addresses = addresses();
-        daemon.add_service(SERVICE, &addresses)?;
+        self.operation.add(daemon)?;
         let listen = addresses.each_ref().map(String::as_str);
         let next = self.stage.server(&listening("v9", &listen))?;
         let parameters = Migrate {

@@ -2,13 +2,20 @@
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::wire::{Changed, Migrate, Release, ServiceRef},
+    api::wire::{AddService, Changed, Migrate, Release, ServiceRef},
     lab::{daemon::Daemon, fixture::Fixture},
 };
-use reuseport_tests::{stage::SERVICE, wait::until};
+use reuseport_tests::{
+    stage::{SERVICE, Stage},
+    wait::until,
+};
 use rustix::process::Signal;
 
 use super::scene::{Victim, addresses};
+
+/// How long connections wait in an operation that waits until they may no longer, and in others.
+const SHORT_MS: u64 = 300;
+const LONG_MS: u64 = 60_000;
 
 /// What is under way when somebody is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub(crate) enum Operation {
     RegisterStandby,
     /// `register` of an instance that has opened more listeners.
     RegisterMore,
+    /// `register` of an instance that has closed a listener.
+    RegisterFewer,
     /// `migrate`
     Migrate {
         /// `--drain`
@@ -36,15 +45,26 @@ pub(crate) enum Operation {
     Remove,
     /// The process that serves ends by itself.
     ServingEnds,
+    /// `service add --park`
+    AddParked,
+    /// The last process that serves ends by itself, and its service parks.
+    Park,
+    /// `register` of an instance that all wait for.
+    Unpark,
+    /// Nobody serves for as long as connections may wait.
+    ParkTimeout,
+    /// `service remove` of a service that connections wait for.
+    RemoveParked,
 }
 
 impl Operation {
     /// Each of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Add,
         Self::RegisterFirst,
         Self::RegisterStandby,
         Self::RegisterMore,
+        Self::RegisterFewer,
         migrate("owner", "keep"),
         migrate("owner", "shutdown"),
         migrate("owner", "signal:TERM"),
@@ -55,6 +75,11 @@ impl Operation {
         Self::Release,
         Self::Remove,
         Self::ServingEnds,
+        Self::AddParked,
+        Self::Park,
+        Self::Unpark,
+        Self::ParkTimeout,
+        Self::RemoveParked,
     ];
 
     /// What to call it.
@@ -64,6 +89,7 @@ impl Operation {
             Self::RegisterFirst => "register_first".to_owned(),
             Self::RegisterStandby => "register_standby".to_owned(),
             Self::RegisterMore => "register_more".to_owned(),
+            Self::RegisterFewer => "register_fewer".to_owned(),
             Self::Migrate { drain, retire } => {
                 format!("migrate_{drain}_{}", retire.trim_end_matches(":TERM"))
             }
@@ -71,17 +97,27 @@ impl Operation {
             Self::Release => "release".to_owned(),
             Self::Remove => "remove".to_owned(),
             Self::ServingEnds => "serving_ends".to_owned(),
+            Self::AddParked => "parking_added".to_owned(),
+            Self::Park => "parking_began".to_owned(),
+            Self::Unpark => "parking_ended".to_owned(),
+            Self::ParkTimeout => "parking_timed_out".to_owned(),
+            Self::RemoveParked => "parking_removed".to_owned(),
         }
     }
 
     /// Who can be killed meanwhile, and makes a difference.
     pub(super) fn victims(self) -> &'static [Victim] {
         match self {
-            Self::Add => &[Victim::Daemon],
+            Self::Add | Self::AddParked | Self::Park | Self::ParkTimeout | Self::RemoveParked => {
+                &[Victim::Daemon]
+            }
             Self::RegisterFirst => &[Victim::Daemon, Victim::Old, Victim::DaemonAndOld],
-            Self::ServingEnds => &[Victim::Daemon, Victim::New, Victim::DaemonAndNew],
+            Self::ServingEnds | Self::Unpark => {
+                &[Victim::Daemon, Victim::New, Victim::DaemonAndNew]
+            }
             Self::RegisterStandby
             | Self::RegisterMore
+            | Self::RegisterFewer
             | Self::Migrate { .. }
             | Self::RollBack
             | Self::Release
@@ -97,7 +133,48 @@ impl Operation {
 
     /// Whether it ends the old server without anybody's killing it.
     pub(super) fn ends_the_old(self) -> bool {
-        self == Self::ServingEnds
+        matches!(self, Self::ServingEnds | Self::Park | Self::ParkTimeout)
+    }
+
+    /// Whether the service parks.
+    pub(super) fn parks(self) -> bool {
+        matches!(
+            self,
+            Self::AddParked | Self::Park | Self::Unpark | Self::ParkTimeout | Self::RemoveParked
+        )
+    }
+
+    /// Whether the service is added by it.
+    pub(super) fn adds(self) -> bool {
+        matches!(self, Self::Add | Self::AddParked)
+    }
+
+    /// Whether the service goes by it.
+    pub(super) fn removes(self) -> bool {
+        matches!(self, Self::Remove | Self::RemoveParked)
+    }
+
+    /// Whether nobody serves before it, and everybody waits.
+    pub(super) fn finds_nobody(self) -> bool {
+        matches!(self, Self::Unpark | Self::RemoveParked)
+    }
+
+    /// Adds the service, unless it is there.
+    pub(super) fn add(self, daemon: &Daemon) -> Result<()> {
+        let timeout = if self == Self::ParkTimeout {
+            SHORT_MS
+        } else {
+            LONG_MS
+        };
+        let parameters = AddService {
+            name: SERVICE.to_owned(),
+            listen: addresses().to_vec(),
+            park: self.parks(),
+            park_timeout_ms: self.parks().then_some(timeout),
+            ..AddService::default()
+        };
+        let _: Changed = daemon.call("AddService", &parameters)?;
+        Ok(())
     }
 
     /// Whether it tells the old server to end.
@@ -106,16 +183,19 @@ impl Operation {
     }
 
     /// Does it, and waits until the daemon has nothing more to do for it.
-    pub(super) fn perform(self, daemon: &Daemon, old: &Fixture, new: &Fixture) -> Result<()> {
+    pub(super) fn perform(self, stage: &Stage, old: &Fixture, new: &Fixture) -> Result<()> {
+        let daemon = stage.daemon();
         match self {
-            Self::Add => {
-                daemon.add_service(SERVICE, &addresses())?;
-            }
-            Self::RegisterFirst | Self::RegisterMore => {
+            Self::Add | Self::AddParked => self.add(daemon)?,
+            Self::RegisterFirst | Self::RegisterMore | Self::RegisterFewer => {
                 daemon.register(SERVICE, old.pid(), "v1")?;
             }
             Self::RegisterStandby => {
                 daemon.register(SERVICE, new.pid(), "v2")?;
+            }
+            Self::Unpark => {
+                daemon.register(SERVICE, new.pid(), "v2")?;
+                until_rotated(stage)?;
             }
             Self::Migrate { drain, retire } => {
                 let parameters = Migrate {
@@ -142,15 +222,15 @@ impl Operation {
                 };
                 let _: Changed = daemon.call("Release", &parameters)?;
             }
-            Self::Remove => {
+            Self::Remove | Self::RemoveParked => {
                 let service = SERVICE.to_owned();
                 let _: Changed = daemon.call("RemoveService", &ServiceRef { service })?;
             }
-            Self::ServingEnds => {
-                old.signal(Signal::KILL)?;
-                until("v1 is gone", || {
-                    Ok(state(daemon, "v1")?.as_deref() == Some("gone"))
-                })?;
+            Self::ServingEnds | Self::Park | Self::ParkTimeout => {
+                end_the_old(daemon, old)?;
+                if self == Self::ParkTimeout {
+                    until("nobody waits", || is_parking(daemon, false))?;
+                }
             }
         }
         Ok(())
@@ -159,6 +239,30 @@ impl Operation {
 
 const fn migrate(drain: &'static str, retire: &'static str) -> Operation {
     Operation::Migrate { drain, retire }
+}
+
+/// Kills `v1`, and waits until the daemon knows.
+pub(super) fn end_the_old(daemon: &Daemon, old: &Fixture) -> Result<()> {
+    old.signal(Signal::KILL)?;
+    until("v1 is gone", || {
+        Ok(state(daemon, "v1")?.as_deref() == Some("gone"))
+    })
+}
+
+/// Waits until listeners have been closed whose place others have taken.
+pub(super) fn until_rotated(stage: &Stage) -> Result<()> {
+    until("one for each address is kept", || {
+        Ok(stage.home().manager().kept()?.len() == addresses().len())
+    })
+}
+
+/// Whether every group of the service has a parking listener, or none has.
+pub(super) fn is_parking(daemon: &Daemon, open: bool) -> Result<bool> {
+    let services = daemon.status()?;
+    let service = services.into_iter().find(|it| it.name == SERVICE);
+    let groups = service.context("the service")?.groups;
+    let mut parking = groups.iter().map(|it| it.parking.as_ref());
+    Ok(parking.all(|it| it.is_some_and(|it| it.open) == open))
 }
 
 fn state(daemon: &Daemon, label: &str) -> Result<Option<String>> {

@@ -20,10 +20,20 @@ use reuseport_tests::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::operation::Operation;
+use super::{
+    super::parking::shapes::shut_down_one_of_two,
+    operation::{Operation, end_the_old, is_parking, until_rotated},
+};
 
 /// Clients that connect all the time, half of them to each address.
 pub(super) const CLIENTS: u32 = 4;
+
+/// `FileDescriptorStoreMax=`: as many daemons as there may be in one scene leave one listener for each
+/// address, beside the two of a rotation and the probe.
+const ROOM: usize = 9;
+
+/// How many of its two listeners at each address `v1` has when it has closed one.
+const LEFT: usize = 3;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,18 +98,35 @@ impl Scene {
         let start = |label| stage.server(&listening(label, &listen));
         let (mut old, new, spare) = (start("v1")?, start("v2")?, start("v3")?);
         let daemon = stage.daemon();
-        if operation != Operation::Add {
-            daemon.add_service(SERVICE, &addresses)?;
+        if operation.parks() {
+            stage.home().manager().keep_at_most(ROOM);
         }
-        if !matches!(operation, Operation::Add | Operation::RegisterFirst) {
+        if !operation.adds() {
+            operation.add(daemon)?;
+        }
+        if operation == Operation::RegisterFewer {
+            old.listen_more()?;
+        }
+        if !operation.adds() && operation != Operation::RegisterFirst {
             daemon.register(SERVICE, old.pid(), "v1")?;
+        }
+        if !operation.parks() && !matches!(operation, Operation::Add | Operation::RegisterFirst) {
             daemon.register(SERVICE, spare.pid(), "v3")?;
             if operation != Operation::RegisterStandby {
                 daemon.register(SERVICE, new.pid(), "v2")?;
             }
         }
+        if operation.parks() && !operation.adds() {
+            until_rotated(&stage)?;
+        }
+        if operation.finds_nobody() {
+            end_the_old(daemon, &old)?;
+        }
         if operation == Operation::RegisterMore {
             old.listen_more()?;
+        }
+        if operation == Operation::RegisterFewer {
+            shut_down_one_of_two(&stage, &old, "v1")?;
         }
         let targets = vec![stage.world.v4(PORT), stage.world.v6(PORT)];
         let options = LoadOptions {
@@ -128,7 +155,9 @@ impl Scene {
             _spare: spare,
             stage,
         };
-        if operation != Operation::RollBack {
+        if operation.finds_nobody() {
+            scene.until_all_wait()?;
+        } else if operation != Operation::RollBack {
             scene.advance(5)?;
         }
         Ok(scene)
@@ -137,6 +166,15 @@ impl Scene {
     pub(super) fn advance(&self, more: u64) -> Result<()> {
         let advanced = self.load.advances_by(more, DEADLINE);
         advanced.then_some(()).context("a load that goes on")
+    }
+
+    /// Waits until every client has a connection that waits for an instance.
+    pub(super) fn until_all_wait(&self) -> Result<()> {
+        until("every client waits", || {
+            let groups = self.service()?.context("the service")?.groups;
+            let parking = groups.iter().filter_map(|it| it.parking.as_ref());
+            Ok(parking.map(|it| it.queued).sum::<u32>() == CLIENTS)
+        })
     }
 
     /// Performs the operation, and kills the victim at the point; what was seen, and what came of the
@@ -161,7 +199,7 @@ impl Scene {
         });
         let daemon = self.stage.daemon();
         let trace = Trace::begin(daemon, at)?;
-        let answer = self.operation.perform(daemon, &self.old, &self.new);
+        let answer = self.operation.perform(&self.stage, &self.old, &self.new);
         let seen = trace.end(|| {
             // It may have been killed.
             let _ = daemon.status();
@@ -178,6 +216,18 @@ impl Scene {
             // It fails where the server has been killed.
             let _ = self.old.signal(Signal::CONT);
             self.held = None;
+        }
+        if self.operation == Operation::RegisterFewer {
+            // A daemon looks for closed listeners a moment after its start.
+            until("no closed listener has a slot", || {
+                let service = self.service()?.context("the service")?;
+                let old = service.instances.iter().find(|it| it.label == "v1");
+                Ok(old.is_none_or(|it| it.listeners.len() <= LEFT))
+            })?;
+        }
+        if self.operation == Operation::ParkTimeout {
+            // A daemon counts the time from when it starts.
+            until("the time is up", || is_parking(self.stage.daemon(), false))?;
         }
         until("nothing is under way", || {
             Ok(self.service()?.is_none_or(|service| {

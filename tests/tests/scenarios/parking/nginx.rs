@@ -3,12 +3,14 @@
 
 use std::{
     io::{self, Write},
-    time::Instant,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use reuseport_daemon::{
     lab::{
+        ledger::Ledger,
         load::{Load, LoadOptions, Protocol},
         world::World,
     },
@@ -16,19 +18,27 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::PATIENCE,
+    machine::scaled,
     nginx::{Nginx, Options},
-    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, tag},
+    stage::{PORT, SERVICE, Stage, any_v4, far_away, tag},
 };
 use rustix::process::Signal;
 
 use super::{
+    super::nginx::go_on,
+    check_waits,
     end::{End, check_closed, check_losses},
-    park,
+    gap, park,
 };
 
 const CLIENTS: u32 = 256;
 const WORKERS: usize = 2;
 const RESTARTS: u32 = 20;
+
+/// As many restarts as this machine is asked for, each with a number.
+fn restarts() -> Result<RangeInclusive<u32>> {
+    Ok(1..=scaled(RESTARTS)?.max(2))
+}
 
 /// QUIT lets it answer what it has accepted: nothing is lost, and nobody sees more than a wait.
 pub(crate) fn quit_20() -> Result<()> {
@@ -37,18 +47,21 @@ pub(crate) fn quit_20() -> Result<()> {
     };
     let mut serving = instance(&stage, 0)?;
     let load = churn(&stage.world)?;
-    let mut ends = Vec::new();
-    for number in 1..=RESTARTS {
+    let (mut ends, mut longest) = (Vec::new(), Duration::ZERO);
+    for number in restarts()? {
         let begun = Instant::now();
         serving.signal(Signal::QUIT)?;
         serving.exited()?;
         ends.push(End::since(begun));
+        let gap = gap(&stage, CLIENTS)?;
         serving = instance(&stage, number)?;
+        longest = longest.max(gap.elapsed());
         go_on(&load)?;
     }
     let ledger = load.stop()?.connections;
-    tell("QUIT and start", ledger.begun(), ledger.lost());
-    check_closed(&ledger, &ends)
+    tell("QUIT and start", &ledger);
+    check_closed(&ledger, &ends)?;
+    check_waits(&ledger, longest)
 }
 
 /// The same without the daemon. It loses connections, so the other is able to fail.
@@ -56,14 +69,14 @@ pub(crate) fn quit_without() -> Result<()> {
     let world = far_away()?;
     let mut serving = start(&world, 0)?;
     let load = churn(&world)?;
-    for number in 1..=RESTARTS {
+    for number in restarts()? {
         serving.signal(Signal::QUIT)?;
         serving.exited()?;
         serving = start(&world, number)?;
         go_on(&load)?;
     }
     let ledger = load.stop()?.connections;
-    tell("without: QUIT and start", ledger.begun(), ledger.lost());
+    tell("without: QUIT and start", &ledger);
     ensure!(ledger.lost() > 0, "nothing was lost");
     Ok(())
 }
@@ -74,30 +87,31 @@ pub(crate) fn killed_20() -> Result<()> {
     let Some(stage) = park(far_away()?, &[any_v4()])? else {
         return Ok(());
     };
-    let mut serving = Some(instance(&stage, 0)?);
+    let mut serving = instance(&stage, 0)?;
     let load = churn(&stage.world)?;
     let diag = stage.world.server().enter(SockDiag::open)??;
-    let (mut ends, mut accepted) = (Vec::new(), 0);
-    for number in 1..=RESTARTS {
-        if let Some(nginx) = serving.take() {
-            nginx.stand_still()?;
-            accepted += diag.sessions(PORT)?.inodes.len() as u64;
-            let begun = Instant::now();
-            // Which kills it.
-            drop(nginx);
-            ends.push(End::since(begun));
-        }
-        serving = Some(instance(&stage, number)?);
+    let (mut ends, mut accepted, mut longest) = (Vec::new(), 0, Duration::ZERO);
+    for number in restarts()? {
+        serving.stand_still()?;
+        accepted += diag.sessions(PORT)?.inodes.len() as u64;
+        let begun = Instant::now();
+        // Which kills it.
+        drop(serving);
+        ends.push(End::since(begun));
+        let gap = gap(&stage, CLIENTS)?;
+        serving = instance(&stage, number)?;
+        longest = longest.max(gap.elapsed());
         go_on(&load)?;
     }
     let ledger = load.stop()?.connections;
-    tell("kill -9 and start", ledger.begun(), ledger.lost());
+    tell("kill -9 and start", &ledger);
     ensure!(
         ledger.lost() <= accepted,
         "{} lost of {accepted} that had been accepted",
         ledger.lost()
     );
-    check_losses(&ledger, &ends)
+    check_losses(&ledger, &ends)?;
+    check_waits(&ledger, longest)
 }
 
 fn instance(stage: &Stage, number: u32) -> Result<Nginx> {
@@ -129,16 +143,10 @@ fn churn(world: &World) -> Result<Load> {
     Ok(load)
 }
 
-/// Every client ends what it had begun, and begins anew.
-fn go_on(load: &Load) -> Result<()> {
-    let enough = u64::from(CLIENTS) * 2;
-    ensure!(load.advances_by(enough, DEADLINE), "a load that goes on");
-    Ok(())
-}
-
-fn tell(what: &str, begun: u64, lost: u64) {
+fn tell(what: &str, ledger: &Ledger) {
+    let (begun, lost, longest) = (ledger.begun(), ledger.lost(), ledger.longest());
     let _ = writeln!(
         io::stderr(),
-        "{what}, {RESTARTS} times: {begun} connections, {lost} lost"
+        "{what}: {begun} connections, {lost} lost, longest {longest:.0?}"
     );
 }

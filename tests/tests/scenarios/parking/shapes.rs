@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::wire::AddService,
+    api::wire::{AddService, ListenerStatus},
     lab::{
         fixture::Fixture,
         server::{Options, Stop},
@@ -132,16 +132,33 @@ fn comes_back(
 /// Shuts down an instance's listeners through duplicates, but for the last one.
 pub(super) fn shut_down_all_but_one(stage: &Stage, server: &Fixture, label: &str) -> Result<()> {
     let instance = instance_status(stage, SERVICE, label)?.context("the instance")?;
-    let diag = stage.world.server().enter(SockDiag::open)??;
-    let process = Process::open(server.pid())?;
     for listener in instance.listeners.iter().skip(1) {
-        let rows = diag.listeners(Some(PORT))?;
-        let row = rows.iter().find(|row| row.cookie.0 == listener.cookie);
-        let inode = row.context("an open listener")?.inode;
-        let mut sockets = process.open_sockets()?.into_iter();
-        let found = sockets.find(|it| it.1 == inode);
-        let duplicate = process.descriptor(found.context("its descriptor")?.0)?;
-        socket::shutdown(duplicate.as_fd())?;
+        shut_down(stage, server, listener)?;
     }
     Ok(())
+}
+
+/// Shuts down one of the two listeners that an instance has at an address.
+pub(crate) fn shut_down_one_of_two(stage: &Stage, server: &Fixture, label: &str) -> Result<()> {
+    let listeners = instance_status(stage, SERVICE, label)?
+        .context("the instance")?
+        .listeners;
+    let beside = |it: &&ListenerStatus| {
+        let here = listeners.iter().filter(|other| other.listen == it.listen);
+        here.count() == 2
+    };
+    let one = listeners.iter().find(beside).context("two at an address")?;
+    shut_down(stage, server, one)
+}
+
+fn shut_down(stage: &Stage, server: &Fixture, listener: &ListenerStatus) -> Result<()> {
+    let diag = stage.world.server().enter(SockDiag::open)??;
+    let process = Process::open(server.pid())?;
+    let rows = diag.listeners(Some(PORT))?;
+    let row = rows.iter().find(|row| row.cookie.0 == listener.cookie);
+    let inode = row.context("an open listener")?.inode;
+    let mut sockets = process.open_sockets()?.into_iter();
+    let found = sockets.find(|it| it.1 == inode);
+    let duplicate = process.descriptor(found.context("its descriptor")?.0)?;
+    Ok(socket::shutdown(duplicate.as_fd())?)
 }

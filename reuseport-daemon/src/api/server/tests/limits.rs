@@ -266,6 +266,38 @@ async fn those_who_find_it_full_are_served_later() {
 }
 
 #[tokio::test]
+async fn those_who_ask_nothing_make_room_for_others() {
+    let fixture = Fixture::start(Limits {
+        connections: 2,
+        patience: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    let path = fixture.path();
+    let mut idle = [(); 2].map(|()| Raw::connect(&path).expect("connect"));
+    let info = message(&json!({"method": "org.varlink.service.GetInfo"}));
+    let answers = raw(&path, info, 1).await;
+    assert_eq!(answers[0]["parameters"]["product"], "reuseportd");
+    let reading = tokio::task::spawn_blocking(move || read_messages(&mut idle[0], TO_THE_END));
+    let answers = soon(reading).await.expect("no panic");
+    assert_eq!(answers[0]["parameters"]["reason"], "idle");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn there_is_a_place_even_where_there_is_none() {
+    let fixture = Fixture::start(Limits {
+        connections: 0,
+        ..Limits::default()
+    });
+    let info = message(&json!({"method": "org.varlink.service.GetInfo"}));
+    for _ in 0..2 {
+        let answers = raw(&fixture.path(), info.clone(), 1).await;
+        assert_eq!(answers[0]["parameters"]["product"], "reuseportd");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_finds_nobody_says_which_way() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("control");

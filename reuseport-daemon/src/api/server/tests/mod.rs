@@ -25,8 +25,8 @@ use crate::api::{
     Scope,
     client::{Client, ClientError},
     wire::{
-        self, Changed, Failure, MigrationReply, MigrationResult, NetCounters, Outcomes, Progress,
-        Reason, Register, Registered, Reply, Request, ServiceFilter, ServiceRef, Status,
+        self, Changed, Failure, MigrationReply, MigrationResult, Progress, Reason, Register,
+        Registered, Reply, Request, ServiceFilter, ServiceRef, Status,
     },
 };
 
@@ -164,16 +164,7 @@ fn result() -> MigrationReply {
             outcome: "done".to_owned(),
             switch_us: 1,
             drain_ms: 2,
-            handshakes_waited: 0,
-            accepted_while_draining: 0,
-            moved_by_kernel: 0,
-            handed_off: 0,
-            woken: 0,
-            left_behind: 0,
-            sessions_left: None,
-            counters: NetCounters::default(),
-            outcomes: Outcomes::default(),
-            warnings: Vec::new(),
+            ..MigrationResult::default()
         }),
     }
 }

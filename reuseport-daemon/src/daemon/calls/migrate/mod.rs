@@ -12,7 +12,7 @@ use self::wanted::{Target, Wanted};
 use crate::{
     api::{
         Replier, Scope,
-        wire::{Failure, Migrate, MigrationReply, MigrationResult, Reply},
+        wire::{Failure, Migrate, MigrationResult},
     },
     chain::chain,
     daemon::{
@@ -152,12 +152,9 @@ impl Driver {
     /// Looks at the listeners of old and new instances, beside the driver, and goes on from there.
     /// It comes before the registration of a process: a refusal leaves no trace.
     fn compare(&mut self, name: &ServiceName, call: Call) {
-        let prepared = self
-            .comparison(name, &call)
-            .and_then(|comparison| Ok((comparison, self.receiving(name, &call)?)));
-        let (comparison, receiving) = match prepared {
+        let (comparison, receiving) = match self.to_look_at(name, &call) {
             Err(failure) => return call.replier.finish(Err(failure)),
-            Ok(prepared) => prepared,
+            Ok(to_look_at) => to_look_at,
         };
         let compared = comparison.clone();
         let closer = Arc::clone(&call.closer);
@@ -180,9 +177,9 @@ impl Driver {
         compared: &Comparison,
         read: Result<Compared, Failure>,
     ) {
-        match self.comparison(name, &call) {
+        match self.to_look_at(name, &call) {
             // Somebody has come or gone meanwhile.
-            Ok(now) if now != *compared => return self.compare(name, call),
+            Ok((now, _)) if now != *compared => return self.compare(name, call),
             Ok(_) => {}
             Err(failure) => return call.replier.finish(Err(failure)),
         }
@@ -192,32 +189,31 @@ impl Driver {
         }
     }
 
-    /// What there is to compare; a failure where the migration is refused for other reasons.
-    fn comparison(&self, name: &ServiceName, call: &Call) -> Result<Comparison, Failure> {
-        let (state, to) = self.foresee(name, &call.to)?;
-        domain::migrate(&state, &state.label(to), call.wanted.options)?;
-        let groups = self.managed(name)?.maps.groups();
-        if call.wanted.options.drain == Drain::Kernel
-            && groups.iter().any(|it| it.kind() == ProgramKind::Select)
-        {
-            return Err(failure::no_kernel_drain());
-        }
-        Ok(Comparison::before(&state, to))
-    }
-
-    /// Who has to receive connections, if anybody.
-    fn receiving(&self, name: &ServiceName, call: &Call) -> Result<Option<Receiving>, Failure> {
+    /// What there is to compare, and who has to receive connections, if anybody; a failure where the
+    /// migration is refused for other reasons.
+    fn to_look_at(
+        &self,
+        name: &ServiceName,
+        call: &Call,
+    ) -> Result<(Comparison, Option<Receiving>), Failure> {
         let (state, to) = self.foresee(name, &call.to)?;
         let label = state.label(to);
         let start = domain::migrate(&state, &label, call.wanted.options)?;
-        Ok(match (start, call.wanted.options.drain) {
+        let managed = self.managed(name)?;
+        let drain = call.wanted.options.drain;
+        let mut groups = managed.maps.groups().iter();
+        if drain == Drain::Kernel && groups.any(|it| it.kind() == ProgramKind::Select) {
+            return Err(failure::no_kernel_drain());
+        }
+        let receiving = match (start, drain) {
             (Start::Begin(_), Drain::Handoff) => Some(Receiving {
-                handoff: Arc::clone(&self.managed(name)?.handoff),
+                handoff: Arc::clone(&managed.handoff),
                 process: state.instances[&to].process,
                 label,
             }),
             (Start::Begin(_), Drain::Owner | Drain::Kernel) | (Start::Unchanged, _) => None,
-        })
+        };
+        Ok((Comparison::before(&state, to), receiving))
     }
 
     /// A process can close its listeners and live on, as servers do that end gracefully. Switching
@@ -269,7 +265,7 @@ impl Driver {
             let foreseen = self.foresee(name, &to);
             return replier.finish(foreseen.and_then(|(state, to)| {
                 let to = state.label(to);
-                Ok(ended(rehearse(&state, &to, wanted.options, warnings)?))
+                Ok(rehearse(&state, &to, wanted.options, warnings)?.into())
             }));
         }
         let begun = self
@@ -284,7 +280,7 @@ impl Driver {
                 });
                 match (unchanged, self.session_wait(&wanted)) {
                     (Ok((managed, result)), Some(wait)) => wait.start(managed, result, replier),
-                    (unchanged, _) => replier.finish(unchanged.map(|(_, result)| ended(result))),
+                    (unchanged, _) => replier.finish(unchanged.map(|(_, it)| it.into())),
                 }
             }
             Ok((Some((decision, before)), _)) => {
@@ -387,11 +383,4 @@ fn rehearse(
         warnings,
         ..MigrationResult::default()
     })
-}
-
-fn ended(result: MigrationResult) -> Reply {
-    Reply::Migration(Box::new(MigrationReply {
-        progress: None,
-        result: Some(result),
-    }))
 }

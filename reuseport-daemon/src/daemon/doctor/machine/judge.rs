@@ -6,6 +6,7 @@ use super::{Bpffs, Descriptors, Duplicates, Facts, Refusal};
 use crate::{
     daemon::{
         doctor::finding::Finding,
+        parking::Keeping,
         probe::{GroupTrial, Moved, Steered},
     },
     steering::ProgramKind,
@@ -26,6 +27,7 @@ pub(in crate::daemon::doctor) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(judge_capabilities(facts));
     findings.push(judge_bpffs(&facts.bpffs, facts.pinned.as_ref()));
     findings.push(judge_descriptors(facts.descriptors));
+    findings.extend(facts.store.as_ref().map(judge_store));
     findings
 }
 
@@ -318,6 +320,29 @@ fn judge_descriptors(descriptors: Descriptors) -> Finding {
         )
         .hint("raise LimitNOFILE= of the daemon's unit: a group takes 8, a listener 1 while it is looked at"),
         Some(limit) => Finding::ok(SUBJECT, format!("{open} open of at most {limit}")),
+    }
+}
+
+/// Nothing is lost by it where no service parks; what one loses is said of the service.
+fn judge_store(store: &Keeping) -> Finding {
+    const SUBJECT: &str = "descriptor store";
+    let Some(trouble) = store.trouble() else {
+        return Finding::ok(
+            SUBJECT,
+            "the service manager keeps parking listeners, so that connections that wait outlive the \
+             daemon",
+        );
+    };
+    let finding = Finding::note(
+        SUBJECT,
+        format!("connections that wait end with the daemon: {trouble}"),
+    );
+    match store {
+        Keeping::Refused => finding.hint(
+            "FileDescriptorStoreMax= of the daemon's unit: two for each address of a service that \
+             parks, and one more",
+        ),
+        Keeping::Kept | Keeping::Nobody | Keeping::Unanswered | Keeping::Failed(_) => finding,
     }
 }
 

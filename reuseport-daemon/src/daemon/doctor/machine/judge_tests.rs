@@ -28,6 +28,7 @@ fn sound() -> Facts {
             open: 30,
             limit: Some(4096),
         },
+        store: Some(Keeping::Kept),
         confinement: Confinement::default(),
     }
 }
@@ -74,6 +75,7 @@ fn a_sound_machine_is_in_order() {
             "capabilities",
             "bpffs",
             "file descriptors",
+            "descriptor store",
         ]
     );
 }
@@ -269,4 +271,31 @@ fn descriptors_run_out_with_a_warning() {
         ("file descriptors", Level::Warning)
     );
     assert_eq!(amiss(|facts| facts.descriptors.limit = None), []);
+}
+
+#[test]
+fn who_does_not_keep_listeners_is_named() {
+    for (store, why, hint) in [
+        (Keeping::Nobody, "NOTIFY_SOCKET", None),
+        (
+            Keeping::Refused,
+            "no more",
+            Some("FileDescriptorStoreMax= of the daemon's unit"),
+        ),
+        (Keeping::Unanswered, "not answered", None),
+        (Keeping::Failed("gone".to_owned()), "told: gone", None),
+    ] {
+        let finding = only(|facts| facts.store = Some(store.clone()));
+        assert_eq!(finding.level, Level::Note);
+        assert!(finding.message.contains(why), "{finding:?}");
+        let begins = finding.hint.as_deref().and_then(|it| it.split(':').next());
+        assert_eq!(begins, hint);
+    }
+    // A process that is no daemon has nothing kept.
+    let facts = Facts {
+        store: None,
+        ..sound()
+    };
+    let mut findings = judge(&facts).into_iter();
+    assert!(findings.all(|it| it.subject != "descriptor store"));
 }

@@ -16,7 +16,10 @@ use socket2::{Domain, Socket, Type};
 pub(super) use self::judge::judge;
 use crate::{
     chain::chain,
-    daemon::probe::{GroupTrial, Probe},
+    daemon::{
+        parking::Keeping,
+        probe::{GroupTrial, Probe},
+    },
     steering::{Loader, ProgramKind, SteeringError, Trial},
     sys::{
         bpffs,
@@ -51,6 +54,8 @@ pub(super) struct Facts {
     missing: Result<Vec<Capability>, String>,
     bpffs: Bpffs,
     descriptors: Descriptors,
+    /// Whether the service manager would keep one more parking listener, where a daemon asks.
+    store: Option<Keeping>,
     confinement: Confinement,
 }
 
@@ -88,8 +93,13 @@ struct Descriptors {
 }
 
 /// Tries everything, but for what a daemon has tried at its start. `bpffs` is where services are
-/// pinned.
-pub(super) fn examine(loader: &Loader, bpffs: &Path, probe: &Probe) -> Facts {
+/// pinned, and `store` is what the service manager said.
+pub(super) fn examine(
+    loader: &Loader,
+    bpffs: &Path,
+    probe: &Probe,
+    store: Option<Keeping>,
+) -> Facts {
     let trial = Trial::load(loader);
     Facts {
         program: trial.as_ref().map(Trial::kind).map_err(Refusal::from),
@@ -117,6 +127,7 @@ pub(super) fn examine(loader: &Loader, bpffs: &Path, probe: &Probe) -> Facts {
             open: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
             limit: getrlimit(Resource::Nofile).maximum,
         },
+        store,
         confinement: Confinement::current(),
     }
 }

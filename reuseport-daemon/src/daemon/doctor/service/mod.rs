@@ -28,7 +28,7 @@ use crate::{
     steering::{ProgramKind, Runs, SteeringError},
     sys::{
         netns::Netns,
-        process::{Process, ProcessError, holders},
+        process::{Process, holders, unless_ended},
         sock_diag::{ListenerRow, SockDiag, SockDiagError},
         sysctl,
     },
@@ -112,6 +112,7 @@ impl Half {
                     Some(Parking {
                         status: managed.lot.status(&managed.state, group)?,
                         trouble: managed.lot.trouble(group).map(ToOwned::to_owned),
+                        kept: managed.lot.is_kept(group),
                     })
                 })
                 .collect(),
@@ -206,9 +207,9 @@ fn access(process: ProcessId) -> Access {
         process.open_sockets()?;
         machine::may_duplicate(&process)
     });
-    match looked {
-        Ok(()) => Access::Granted,
-        Err(ProcessError::NoProcess(_) | ProcessError::Replaced(_)) => Access::Ended,
+    match unless_ended(looked) {
+        Ok(Some(())) => Access::Granted,
+        Ok(None) => Access::Ended,
         Err(error) => Access::Denied(chain(&error)),
     }
 }

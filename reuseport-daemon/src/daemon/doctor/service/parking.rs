@@ -13,6 +13,8 @@ pub(super) struct Parking {
     pub(super) status: ParkingStatus,
     /// Why there is none, where there should be.
     pub(super) trouble: Option<String>,
+    /// Whether what waits outlives the daemon.
+    pub(super) kept: bool,
 }
 
 /// Findings of one group's parking listener; none where the service does not park.
@@ -26,10 +28,15 @@ pub(super) fn judge(facts: &Facts, group: &Group) -> Option<Finding> {
     let status = &parking.status;
     let limit = seconds(status.timeout_ms);
     Some(match (status.open, status.unserved_ms) {
-        (true, None) => Finding::ok(
-            subject,
-            format!("connections would wait for up to {limit} if nobody served"),
-        ),
+        (true, None) => {
+            let message = format!("connections would wait for up to {limit} if nobody served");
+            if parking.kept {
+                Finding::ok(subject, message)
+            } else {
+                Finding::warning(subject, message + ", and end with the daemon")
+                    .hint("see the finding on the descriptor store")
+            }
+        }
         (true, Some(since)) => judge_wait(facts, subject, status, since),
         (false, since) => Finding::warning(
             subject,
@@ -86,6 +93,7 @@ mod tests {
         facts.parking = vec![Some(Parking {
             status,
             trouble: trouble.map(ToOwned::to_owned),
+            kept: true,
         })];
         judge(&facts, &facts.state.groups[0]).expect("it parks")
     }
@@ -115,6 +123,22 @@ mod tests {
         let finding = found(spare, None);
         assert_eq!(finding.level, Level::Ok);
         assert!(finding.message.contains("up to 30s"), "{finding:?}");
+    }
+
+    #[test]
+    fn what_ends_with_the_daemon_is_a_warning() {
+        let mut facts = fixture::serving();
+        facts.parking = vec![Some(Parking {
+            status: ParkingStatus {
+                unserved_ms: None,
+                ..waiting(0)
+            },
+            trouble: None,
+            kept: false,
+        })];
+        let finding = judge(&facts, &facts.state.groups[0]).expect("it parks");
+        assert_eq!(finding.level, Level::Warning);
+        assert!(finding.message.ends_with("end with the daemon"));
     }
 
     #[test]
