@@ -31,7 +31,7 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 17] = [
+const NEEDS: [(&str, Need); 18] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
@@ -49,6 +49,7 @@ const NEEDS: [(&str, Need); 17] = [
     ("sleepers::", Need::Migration),
     ("units::by_themselves", Need::Migration),
     ("units::refused", Need::Program("setpriv")),
+    ("upgrade::while_connections_wait", Need::Migration),
 ];
 
 fn main() -> ExitCode {
@@ -119,15 +120,15 @@ fn trials() -> Vec<Trial> {
         }
         lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
         units: units { by_name, by_themselves, refused as refused_by_name }
-        upgrade: upgrade { under_churn, during_a_migration }
+        upgrade: upgrade { under_churn, during_a_migration, while_connections_wait }
         sleepers: sleepers {
             moved_by_the_kernel_alone, woken_by_a_migration, woken_after_a_kill,
             a_hanging_server_is_told_of,
         }
         budget: budget { idle, switch }
         sessions: sessions {
-            end_one_by_one, outlive_the_deadline, end_with_their_server, the_caller_is_killed,
-            another_migration_meanwhile,
+            end_one_by_one, outlive_the_deadline, end_with_their_server, outlive_the_daemon,
+            the_caller_is_killed, another_migration_meanwhile,
         }
         parking: parking {
             killed_on_loopback, killed_on_a_link, killed_with_a_full_queue, closed_on_loopback,

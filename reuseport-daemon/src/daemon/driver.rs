@@ -61,7 +61,7 @@ pub(super) enum Event {
         /// When that began.
         since_ms: u64,
     },
-    /// A service that could not park is to try again.
+    /// A service that could not park, or have its parking listeners kept, is to try again.
     ParkAgain(ServiceName),
     /// Connections that waited have been moved to whoever serves.
     Unparked(ServiceName),

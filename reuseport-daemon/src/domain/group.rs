@@ -17,7 +17,7 @@ pub struct Group {
     pub active: TableCopy,
     /// What that copy says.
     pub table: Box<SteeringTable>,
-    /// How its parking listener stands. It is not on record, and ends with the daemon.
+    /// How its parking listener stands. It is not on record: a daemon opens one of its own.
     pub parking: Parking,
 }
 

@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::fstat;
+
 use crate::sys::{inherit, unix_socket};
 
 /// What ends the manager; no daemon says so.
@@ -178,9 +180,12 @@ impl Heard {
         if says("FDSTOREREMOVE=1") {
             state.kept.retain(|(it, _)| it != name);
         } else if says("FDSTORE=1") {
-            let room = state.room.saturating_sub(state.kept.len());
-            let fds = received.fds.into_iter().take(room);
-            state.kept.extend(fds.map(|fd| (name.to_owned(), fd)));
+            for fd in received.fds {
+                let there = state.kept.iter().any(|(_, it)| same(it, &fd));
+                if !there && state.kept.len() < state.room {
+                    state.kept.push((name.to_owned(), fd));
+                }
+            }
         }
         if says("READY=1") {
             state.ready = true;
@@ -193,4 +198,10 @@ impl Heard {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether two descriptors are of one socket or pipe.
+fn same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let inode = |fd: &OwnedFd| fstat(fd).map(|it| (it.st_dev, it.st_ino)).ok();
+    inode(one).is_some() && inode(one) == inode(other)
 }

@@ -11,11 +11,7 @@ use std::{
     io::{self, PipeReader},
     os::{
         fd::{AsFd, BorrowedFd},
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
+        unix::{ffi::OsStrExt, net::UnixDatagram},
     },
     sync::{
         Mutex, PoisonError,
@@ -27,6 +23,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
+    net::SocketAddrUnix,
 };
 
 use super::unix_socket;
@@ -38,7 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The service manager that started this process.
 #[derive(Debug)]
 pub struct ServiceManager {
-    address: SocketAddr,
+    /// Not connected, since the manager may bind its own anew, and there from the start, so that what
+    /// is no longer to be kept can be said when there are no descriptors left.
+    socket: UnixDatagram,
+    address: SocketAddrUnix,
     /// A barrier that it has not come to in time. Until it does, it is not waited for again.
     unanswered: Mutex<Option<PipeReader>>,
     probes: AtomicU64,
@@ -61,14 +61,17 @@ impl ServiceManager {
     ///
     /// # Errors
     ///
-    /// Where it names no unix socket.
+    /// Where it names no unix socket, or none can be made to talk to it.
     pub fn at(socket: &OsStr) -> io::Result<Self> {
         let address = match socket.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            [b'/', ..] => SocketAddr::from_pathname(socket)?,
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            [b'/', ..] => SocketAddrUnix::new(socket.as_bytes())?,
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
+            socket,
             address,
             unanswered: Mutex::default(),
             probes: AtomicU64::default(),
@@ -153,14 +156,8 @@ impl ServiceManager {
         Ok(answered)
     }
 
-    /// Each message has a socket of its own, since the manager may have bound its own anew.
     fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        socket.connect_addr(&self.address)?;
-        // A datagram is sent as a whole.
-        unix_socket::send(&socket, message.as_bytes(), fds)?;
-        Ok(())
+        unix_socket::send_to(&self.socket, &self.address, message.as_bytes(), fds)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix,
 };
 
 /// The most descriptors that the kernel lets through in one `sendmsg` (`SCM_MAX_FD`,
@@ -81,18 +81,40 @@ fn receive_into(
 ///
 /// Those of `sendmsg`, and `InvalidInput` for more than [`SCM_MAX_FD`] descriptors.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let bytes = &[IoSlice::new(bytes)];
+    with_descriptors(fds, |control| {
+        rustix::net::sendmsg(socket, bytes, control, SendFlags::NOSIGNAL)
+    })
+}
+
+/// Sends a datagram to an address, with descriptors.
+///
+/// # Errors
+///
+/// As [`send`].
+pub fn send_to(
+    socket: impl AsFd,
+    address: &SocketAddrUnix,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = &[IoSlice::new(bytes)];
+    with_descriptors(fds, |control| {
+        rustix::net::sendmsg_addr(socket, address, bytes, control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+fn with_descriptors(
+    fds: &[BorrowedFd<'_>],
+    send: impl FnOnce(&mut SendAncillaryBuffer<'_, '_, '_>) -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let sent = rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
-    Ok(sent)
+    Ok(send(&mut control)?)
 }
 
 /// `SO_PEERCRED`.

@@ -20,7 +20,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use reuseport_tests::kill_points::{Moment, Point};
+use reuseport_tests::{
+    kill_points::{Moment, Point},
+    machine::scaled,
+};
 
 use self::{
     check::Expected,
@@ -44,7 +47,7 @@ const AT_A_TIME: usize = 12;
 pub(crate) fn at_every_effect(operation: Operation) -> Result<()> {
     let started = Instant::now();
     let (expected, effects) = reference(operation).context("nobody is killed")?;
-    let cases = cases(operation, effects.len());
+    let cases = some_of(cases(operation, effects.len()))?;
     let failures = Mutex::new(Vec::new());
     let (next, reached) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -137,4 +140,12 @@ fn cases(operation: Operation, effects: usize) -> Vec<(Point, Victim)> {
         cases.extend(chosen.map(|(_, victim)| (point, *victim)));
     }
     cases
+}
+
+/// As many as this machine is asked for, from the first effect to the last.
+fn some_of<T>(all: Vec<T>) -> Result<Vec<T>> {
+    let wanted = scaled(u32::try_from(all.len())?)?;
+    let wanted = usize::try_from(wanted)?.max(AT_A_TIME);
+    let step = all.len().div_ceil(wanted).max(1);
+    Ok(all.into_iter().step_by(step).collect())
 }

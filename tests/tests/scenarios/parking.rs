@@ -286,7 +286,7 @@ fn gap(stage: &Stage, clients: u32) -> Result<Instant> {
     Ok(began)
 }
 
-fn until_parked(stage: &Stage, clients: u32) -> Result<()> {
+pub(crate) fn until_parked(stage: &Stage, clients: u32) -> Result<()> {
     until("every client waits", || Ok(queued(stage)? == clients))
 }
 
@@ -371,7 +371,11 @@ fn churn(stage: &Stage, targets: Vec<std::net::SocketAddr>, clients: u32) -> Res
 }
 
 /// The same, whether or not anybody answers them yet.
-fn begin(stage: &Stage, targets: Vec<std::net::SocketAddr>, clients: u32) -> Result<Load> {
+pub(crate) fn begin(
+    stage: &Stage,
+    targets: Vec<std::net::SocketAddr>,
+    clients: u32,
+) -> Result<Load> {
     let options = LoadOptions {
         step_timeout: PATIENCE,
         ..LoadOptions::churn(targets, clients)

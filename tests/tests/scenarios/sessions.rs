@@ -188,6 +188,19 @@ pub(crate) fn end_with_their_server() -> Result<()> {
     Ok(())
 }
 
+/// Sessions are between a client and its server, whatever becomes of the daemon.
+pub(crate) fn outlive_the_daemon() -> Result<()> {
+    let (mut stage, _old, _new) = two_servers()?;
+    let sessions = hold(&stage, 20)?;
+    for end in [Stage::replace_killed_daemon, Stage::restart_daemon] {
+        end(&mut stage)?;
+        ensure!(sessions.advances_by(100, DEADLINE), "sessions that go on");
+    }
+    stage.stop_daemon()?;
+    ensure!(sessions.advances_by(100, DEADLINE), "sessions that go on");
+    close(sessions)
+}
+
 /// A caller who is killed leaves nothing behind in the daemon: neither the watch on the old process
 /// nor that on the caller, both of which are descriptors.
 pub(crate) fn the_caller_is_killed() -> Result<()> {

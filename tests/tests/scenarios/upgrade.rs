@@ -21,6 +21,12 @@ use reuseport_tests::{
     wait::until,
 };
 
+use super::parking::{
+    begin,
+    store::{ROOM, keeping},
+    until_parked,
+};
+
 /// Under churn, again and again: nothing is lost, the counters go on exactly, and it is the new
 /// program that runs.
 pub(crate) fn under_churn() -> Result<()> {
@@ -104,6 +110,27 @@ pub(crate) fn during_a_migration() -> Result<()> {
     ledger.check_complete()?;
     ensure!(ledger.by_label()[&tag("v1")] == 5);
     all_selected(&stage.status()?.groups[0].outcomes, ledger.begun())
+}
+
+/// While nobody serves and everybody waits: the next daemon has them wait on, and it is the new program
+/// that moves them to who serves then.
+pub(crate) fn while_connections_wait() -> Result<()> {
+    let Some(mut stage) = keeping(far_away()?, ROOM)? else {
+        return Ok(());
+    };
+    let newer = newer_object()?;
+    let load = begin(&stage, vec![stage.world.v4(PORT)], 16)?;
+    until_parked(&stage, 16)?;
+    let before = pinned(&stage)?;
+    stage.upgrade_daemon(newer.path())?;
+    until_parked(&stage, 16)?;
+    ensure!(pinned(&stage)?.tag() != before.tag(), "the old program");
+    until("the old program is gone", || {
+        Ok(loaded(before.id()).is_none())
+    })?;
+    let _v1 = stage.instance(&v4("v1"))?;
+    ensure!(load.advances_by(200, DEADLINE), "a load under way");
+    Ok(load.stop()?.connections.check_complete()?)
 }
 
 /// The program that is pinned for the stage's service.

@@ -4,6 +4,7 @@
 //! ([`domain::park`](crate::domain::park)). Their sockets, and the time that passes while nobody
 //! serves, are here.
 
+mod error;
 mod left;
 mod let_go;
 mod listener;
@@ -12,16 +13,16 @@ mod tend;
 
 use std::{collections::BTreeMap, os::fd::AsFd, sync::Arc, time::Duration};
 
-use thiserror::Error;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
 
 use self::listener::ParkingListener;
 pub(super) use self::{
+    error::LotError,
     left::Left,
     store::{Keeping, Store},
 };
-use super::driver::Event;
+use super::driver::{Event, again_after};
 use crate::{
     api::wire,
     chain::chain,
@@ -29,11 +30,14 @@ use crate::{
     sys::{
         clock,
         grace::GracePeriod,
-        netns::{Netns, NetnsError},
-        parking::{self, ParkingError, Queue, Template},
+        netns::Netns,
+        parking::{self, Queue, Template},
         passed::Passed,
     },
 };
+
+/// How long until what could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What is kept of a service's parking listeners.
 #[derive(Debug)]
@@ -59,27 +63,8 @@ pub(super) struct Lot {
     warned: bool,
     /// Why a group cannot park.
     troubles: BTreeMap<usize, String>,
-}
-
-/// A parking listener cannot be opened.
-#[derive(Debug, Error)]
-pub(super) enum LotError {
-    /// The network namespace.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// The listener.
-    #[error(transparent)]
-    Open(#[from] ParkingError),
-}
-
-impl LotError {
-    /// The system call's own error.
-    pub(super) fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Netns(_) => None,
-            Self::Open(error) => error.io_error().raw_os_error(),
-        }
-    }
+    /// Whether what could not be had is about to be tried again.
+    tries_again: bool,
 }
 
 /// A group that nobody serves.
@@ -130,6 +115,7 @@ impl Lot {
             left_templates: BTreeMap::new(),
             warned: false,
             troubles: BTreeMap::new(),
+            tries_again: false,
         }
     }
 
@@ -178,7 +164,7 @@ impl Lot {
         let keeping = listener.keep();
         match parking::listen(listener.as_fd(), address) {
             Ok(()) => {
-                self.warn_of(&keeping);
+                self.note(&keeping);
                 Ok(listener)
             }
             Err(error) => {
@@ -340,7 +326,30 @@ impl Lot {
         }
     }
 
-    fn warn_of(&mut self, keeping: &Keeping) {
+    /// Tries again in a while what could not be had, once for all of it.
+    fn try_again(&mut self) {
+        if !self.tries_again {
+            self.tries_again = true;
+            let again = Event::ParkAgain(self.service.clone());
+            again_after(RETRY, &self.events, again);
+        }
+    }
+
+    /// Forgets what could not be had, to try it again, and has those listeners kept that are not.
+    fn begin_again(&mut self) {
+        self.tries_again = false;
+        self.troubles.clear();
+        let listeners = self.listeners.values_mut();
+        let asked = listeners.filter(|it| !it.kept).map(ParkingListener::keep);
+        for keeping in asked.collect::<Vec<_>>() {
+            self.note(&keeping);
+        }
+    }
+
+    fn note(&mut self, keeping: &Keeping) {
+        if keeping.may_change() {
+            self.try_again();
+        }
         let trouble = keeping.trouble();
         if let Some(trouble) = &trouble
             && !self.warned
@@ -362,11 +371,12 @@ impl Lot {
             .or_else(|| self.left_templates.get(&group))
     }
 
-    /// Takes note of why a group cannot park. Tells whether that is news.
-    fn note_trouble(&mut self, group: usize, error: &(dyn std::error::Error + 'static)) -> bool {
+    /// Takes note of why a group cannot park.
+    fn note_trouble(&mut self, group: usize, error: &(dyn std::error::Error + 'static)) {
         let trouble = chain(error);
         warn!(service = %self.service, group, trouble, "connections cannot be parked");
-        self.troubles.insert(group, trouble).is_none()
+        self.troubles.insert(group, trouble);
+        self.try_again();
     }
 }
 

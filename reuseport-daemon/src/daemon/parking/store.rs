@@ -92,6 +92,14 @@ impl Store {
 }
 
 impl Keeping {
+    /// Whether it may be another time, though nothing else has changed.
+    pub(super) fn may_change(&self) -> bool {
+        match self {
+            Self::Kept | Self::Nobody | Self::Refused => false,
+            Self::Unanswered | Self::Failed(_) => true,
+        }
+    }
+
     /// Why they are not, if they are not.
     pub(in crate::daemon) fn trouble(&self) -> Option<String> {
         match self {

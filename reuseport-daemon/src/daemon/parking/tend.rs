@@ -1,12 +1,12 @@
 //! The driver's part: what it does about parking when something has changed.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::{error, warn};
 
 use super::{
     super::{
-        driver::{Driver, Event, again_after, again_later},
+        driver::{Driver, Event, again_later},
         inspect::{self, InspectError, Sockets},
         managed::{Managed, PerformError},
     },
@@ -18,9 +18,6 @@ use crate::{
     sys::netns::Netns,
 };
 
-/// How long until a group that could not park is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
 impl Driver {
     /// Sees to a service's parking listeners after a change. A service that cannot park serves all
     /// the same, so that what fails here undoes nothing; it is tried again.
@@ -29,11 +26,8 @@ impl Driver {
             return;
         };
         for group in 0..managed.state.groups.len() {
-            if let Err(error) = park_group(managed, group)
-                && managed.lot.note_trouble(group, &error)
-            {
-                let again = Event::ParkAgain(name.clone());
-                again_after(RETRY, &self.events, again);
+            if let Err(error) = park_group(managed, group) {
+                managed.lot.note_trouble(group, &error);
             }
         }
         managed.lot.count_time(&managed.state);
@@ -80,7 +74,7 @@ impl Driver {
 
     pub(in crate::daemon) fn on_park_again(&mut self, name: &ServiceName) {
         if let Some(managed) = self.services.get_mut(name) {
-            managed.lot.troubles.clear();
+            managed.lot.begin_again();
         }
         self.park(name);
     }

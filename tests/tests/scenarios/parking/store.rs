@@ -35,7 +35,7 @@ use super::{
 };
 
 /// `FileDescriptorStoreMax=` for one address: two listeners at a time, and the probe.
-const ROOM: usize = 3;
+pub(crate) const ROOM: usize = 3;
 
 const ROUNDS: u32 = 4;
 
@@ -272,7 +272,7 @@ pub(crate) fn nobody_keeps_them() -> Result<()> {
 }
 
 /// A service that parks, and a service manager that keeps so many descriptors.
-fn keeping(world: World, room: usize) -> Result<Option<Stage>> {
+pub(crate) fn keeping(world: World, room: usize) -> Result<Option<Stage>> {
     let stage = Stage::bare(world)?;
     stage.home().manager().keep_at_most(room);
     park_on(

@@ -38,7 +38,8 @@ ExecStart=/usr/local/bin/vm-systemd
 StandardOutput=file:/dev/console
 StandardError=inherit
 TimeoutStartSec=infinity
-ExecStopPost=/bin/systemctl --no-block reboot
+# What `systemctl reboot` asks for it first is not installed.
+ExecStopPost=/bin/systemctl --no-block --job-mode=replace-irreversibly start reboot.target
 ";
 
 /// Files of this checkout's, by the places that they get.
