@@ -5,7 +5,8 @@ reuseportd; all that it does for its sake is to set SO_REUSEPORT.
 usage: game.py PORT LABEL
 
 Lines in, lines out. "MOVE ID" makes a move and is answered with "LABEL ID MOVES", where MOVES is how
-many the session has made; "LAST ID" is answered in the same way, and ends the session.
+many the session has made; "LAST ID" is answered in the same way, and ends the session. On SIGTERM it
+lets nobody in any more, and ends when everybody who has come in has been answered once.
 """
 import os
 import selectors
@@ -69,13 +70,26 @@ listener.bind(("0.0.0.0", port))
 listener.listen(4096)
 listener.setblocking(False)
 selector.register(listener, selectors.EVENT_READ)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+# What comes through this pair is that there is a signal.
+stop, signalled = socket.socketpair()
+signalled.setblocking(False)
+signal.set_wakeup_fd(signalled.fileno())
+signal.signal(signal.SIGTERM, lambda *_: None)
+selector.register(stop, selectors.EVENT_READ)
 tell_manager(b"READY=1")
 
-while True:
+def newcomers():
+    return any(key.data.moves == 0 for key in selector.get_map().values())
+
+
+while listener.fileno() >= 0 or newcomers():
     for key, _ in selector.select():
-        if key.data is None:
+        if key.fileobj is listener:
             accept()
+        elif key.fileobj is stop:
+            selector.unregister(stop)
+            selector.unregister(listener)
+            listener.close()
         elif not key.data.readable():
             selector.unregister(key.fileobj)
             key.fileobj.close()

@@ -27,7 +27,7 @@ pub(crate) fn build(profile: &str, revision: Option<&str>, to: &Path) -> Result<
     let mut deb = Command::new(cargo_deb()?);
     deb.current_dir(root)
         .args(["--package", "reuseport-daemon", "--profile", profile])
-        .args(["--locked", "--output"])
+        .args(["--locked", "--strip", "--output"])
         .arg(to);
     if let Some(revision) = revision {
         deb.args(["--deb-revision", revision]);

@@ -6,21 +6,31 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use reuseport_daemon::{api::wire::Migrate, lab::world::World};
+use anyhow::{Context, Result, ensure};
+use reuseport_daemon::{
+    api::wire::{AddService, Changed, Migrate},
+    lab::world::World,
+};
 use reuseport_tests::{
     stage::{SERVICE, Stage, any_v4, v4},
     usage::{resident, switches, threads},
     wait::until,
 };
 
-/// With one service and an instance in it, it sleeps: at most two wakeups a second, and at most
-/// 16 MB resident.
+/// With one service, an instance in it and units that may come to it, it sleeps: at most two wakeups a
+/// second, and at most 16 MB resident.
 pub(crate) fn idle() -> Result<()> {
     const SPAN: Duration = Duration::from_secs(5);
     const WAKEUPS_A_SECOND: u64 = 2;
     const RESIDENT_KB: u64 = 16 * 1024;
-    let stage = Stage::set(World::loopback()?, &[any_v4()])?;
+    let stage = Stage::bare(World::loopback()?)?;
+    let service = AddService {
+        name: SERVICE.to_owned(),
+        listen: vec![any_v4()],
+        instances: Some("game@*".to_owned()),
+        ..AddService::default()
+    };
+    let _: Changed = stage.daemon().call("AddService", &service)?;
     let _v1 = stage.instance(&v4("v1"))?;
     let pid = stage.daemon().pid();
     // What ran beside the driver ends some seconds after its last work.

@@ -74,7 +74,8 @@ impl Driver {
         if let Some(managed) = self.services.get_mut(name)
             && let Some(pattern) = managed.state.definition.instances.clone()
         {
-            managed.units.watch = Some(Watch::start(name.clone(), pattern, events));
+            let owner = managed.state.definition.owner;
+            managed.units.watch = Some(Watch::start(name.clone(), pattern, owner, events));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Noticing that a unit is started, without asking again and again.
 //!
 //! systemd puts units into slices, and a user's units into those of the user's manager. Each of these
-//! is watched for groups that are made in it. A unit of the pattern is watched itself as well: where
+//! is watched for groups that are made in it; of users only the one whose the service is, since the
+//! others' listeners would not be fit, and each of them can make groups of any name and number. A unit of the pattern is watched itself as well: where
 //! systemd restarts one by itself (`Restart=`), its group stays, is emptied and gets a process.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use super::attend::{Cause, UnitEvent};
 use crate::{
     chain::chain,
     daemon::driver::Event,
-    domain::{ServiceName, UnitName, UnitPattern},
+    domain::{ServiceName, Uid, UnitName, UnitPattern},
     sys::{
         cgroup::{Cgroup, CgroupError, Cgroups},
         inotify::{Change, Inotify, WatchId},
@@ -26,7 +27,7 @@ use crate::{
 /// The pause after control groups could not be watched.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many groups one service has watched: those of a machine with some hundred users.
+/// How many slices one service has watched.
 const MOST: usize = 4096;
 
 /// Watches for units of a service, until it is dropped.
@@ -50,6 +51,7 @@ impl Watch {
     pub(super) fn start(
         service: ServiceName,
         pattern: UnitPattern,
+        owner: Uid,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let again = Arc::new(Notify::new());
@@ -66,7 +68,7 @@ impl Watch {
         };
         let task = tokio::spawn(async move {
             loop {
-                let Err(error) = watch(&pattern, &report, &asked).await;
+                let Err(error) = watch(&pattern, owner, &report, &asked).await;
                 warn!(error = chain(&error), %pattern, "units are not noticed; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -92,6 +94,7 @@ impl Drop for Watch {
 /// Reports every unit that is there, and then each that something happens to.
 async fn watch(
     pattern: &UnitPattern,
+    owner: Uid,
     report: &impl Fn(&Cgroup, &UnitName),
     again: &Notify,
 ) -> Result<std::convert::Infallible, WatchError> {
@@ -100,6 +103,7 @@ async fn watch(
         let mut tree = Tree {
             inotify: Inotify::new()?,
             pattern,
+            owner,
             report,
             slices: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -113,6 +117,7 @@ async fn watch(
 struct Tree<'a, R> {
     inotify: Inotify,
     pattern: &'a UnitPattern,
+    owner: Uid,
     report: &'a R,
     slices: BTreeMap<WatchId, Cgroup>,
     units: BTreeMap<WatchId, (Cgroup, UnitName)>,
@@ -162,14 +167,14 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
     fn enter(&mut self, slice: Cgroup) -> Result<(), WatchError> {
         let mut pending = vec![slice];
         while let Some(slice) = pending.pop() {
-            if self.slices.len() + self.units.len() >= MOST {
+            if self.slices.len() >= MOST {
                 return Err(WatchError::TooMany);
             }
             let Some(watch) = unless_gone(self.inotify.directory(slice.path()))? else {
                 continue;
             };
             for child in slice.children()? {
-                if holds_units(&child.name) {
+                if self.holds_units(&child.name) {
                     pending.push(child);
                 } else {
                     self.note(child)?;
@@ -181,10 +186,20 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
     }
 
     fn meet(&mut self, group: Cgroup) -> Result<(), WatchError> {
-        if holds_units(&group.name) {
+        if self.holds_units(&group.name) {
             self.enter(group)
         } else {
             self.note(group)
+        }
+    }
+
+    /// Slices, and the manager of the service's user.
+    fn holds_units(&self, name: &str) -> bool {
+        let is_owner = |uid: &str| uid == self.owner.to_string();
+        match name.rsplit_once('.') {
+            Some((stem, "slice")) => stem.strip_prefix("user-").is_none_or(is_owner),
+            Some((stem, "service")) => stem.strip_prefix("user@").is_some_and(is_owner),
+            Some(_) | None => false,
         }
     }
 
@@ -202,15 +217,6 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
             self.units.insert(watch, (group, unit));
         }
         Ok(())
-    }
-}
-
-/// Slices, and the managers of users, whose units are theirs.
-fn holds_units(name: &str) -> bool {
-    match name.rsplit_once('.') {
-        Some((_, "slice")) => true,
-        Some((stem, "service")) => stem.starts_with("user@"),
-        Some(_) | None => false,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What ends, and how, while players play.
 
 use anyhow::{Result, ensure};
+use reuseport_daemon::lab::load::Load;
 
 use super::{
-    game::{Witness, advance, churn, complete, complete_but_for, sessions, unit, until_serving},
+    game::{
+        CLIENTS, Witness, advance, churn, complete, complete_but_for, sessions, unit, until_serving,
+    },
     machine::{property, restarts, systemctl, until, until_unit},
 };
 
@@ -32,7 +35,8 @@ pub(crate) fn daemon_hangs() -> Result<()> {
     Ok(())
 }
 
-/// Who has not been let in by the old process gets to the new one.
+/// The old process answers who it has let in, and who it has not gets to the new one. What can be lost
+/// is what the kernel resets while a listener is closed, and so hardly ever one.
 pub(crate) fn server_restarted() -> Result<()> {
     let players = churn()?;
     for _ in 0..ROUNDS {
@@ -40,7 +44,7 @@ pub(crate) fn server_restarted() -> Result<()> {
         until_serving("v3")?;
         advance(&players, 50)?;
     }
-    tell("restarted", players)
+    tell("restarted", players, ROUNDS)
 }
 
 pub(crate) fn server_killed() -> Result<()> {
@@ -51,7 +55,26 @@ pub(crate) fn server_killed() -> Result<()> {
         until_serving("v3")?;
         advance(&players, 50)?;
     }
-    tell("killed", players)
+    tell("killed", players, CLIENTS * ROUNDS)
+}
+
+/// Both at once. What had been let in ends with the server; what waits is with the service manager.
+pub(crate) fn both_killed() -> Result<()> {
+    let server = unit("v3");
+    let players = churn()?;
+    for _ in 0..ROUNDS {
+        let daemon = property(DAEMON, "MainPID")?;
+        again(&server, || {
+            systemctl(&["kill", "--signal", "KILL", &server, DAEMON]).map(|_| ())
+        })?;
+        until("the daemon is started anew", || {
+            Ok(property(DAEMON, "MainPID")? != daemon)
+        })?;
+        until_unit(DAEMON, "active")?;
+        until_serving("v3")?;
+        advance(&players, 50)?;
+    }
+    tell("killed with the daemon", players, CLIENTS * ROUNDS)
 }
 
 /// Does it some times under players who come and players who stay, none of whom may notice.
@@ -84,10 +107,10 @@ fn again(unit: &str, end: impl FnOnce() -> Result<()>) -> Result<()> {
     until_unit(unit, "active")
 }
 
-fn tell(what: &str, players: reuseport_daemon::lab::load::Load) -> Result<()> {
-    let ledger = complete_but_for(players, ROUNDS)?;
+fn tell(what: &str, players: Load, most: u32) -> Result<()> {
+    let ledger = complete_but_for(players, most)?;
     super::say(&format!(
-        "{what} {ROUNDS} times: {} connections, {} that it had let in lost with it, longest {} ms",
+        "{what} {ROUNDS} times: {} connections, {} lost that it had let in, longest {} ms",
         ledger.begun(),
         ledger.lost(),
         ledger.longest().as_millis()

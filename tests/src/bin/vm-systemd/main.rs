@@ -20,9 +20,10 @@ const BOOTS: &str = "/var/lib/vm-systemd";
 type Test = (&'static str, fn() -> Result<()>);
 
 /// In their order: each begins where the one before it ends.
-const FIRST_BOOT: [Test; 11] = [
+const FIRST_BOOT: [Test; 13] = [
     ("installed", package::installed),
     ("exposure", package::exposure),
+    ("hardened", package::hardened),
     ("comes_by_itself", deploy::comes_by_itself),
     ("deployed", deploy::deployed),
     ("deployed_again", deploy::deployed_again),
@@ -31,6 +32,7 @@ const FIRST_BOOT: [Test; 11] = [
     ("daemon_hangs", ends::daemon_hangs),
     ("server_restarted", ends::server_restarted),
     ("server_killed", ends::server_killed),
+    ("both_killed", ends::both_killed),
     ("upgraded_during_a_migration", package::upgraded),
 ];
 

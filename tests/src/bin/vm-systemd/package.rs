@@ -44,6 +44,35 @@ pub(crate) fn exposure() -> Result<()> {
     .map(|_| ())
 }
 
+/// What the unit leaves it suffices for all that it can be asked for: a switch of the kernel's, a port
+/// that is not everybody's, another user's sockets, another network namespace.
+pub(crate) fn hardened() -> Result<()> {
+    for state in ["on", "off"] {
+        ctl(&["migrate-req", state])?;
+    }
+    let add = ["service", "add", "--park", "--listen", "0.0.0.0:80"];
+    ctl(&[&add[..], &["low", "--user", "game"]].concat())?;
+    run("ip", &["netns", "add", "elsewhere"])?;
+    ctl(&[&add[..], &["elsewhere", "--netns", "/run/netns/elsewhere"]].concat())?;
+    let listeners = run(
+        "ss",
+        &[
+            "--no-header",
+            "--listening",
+            "--tcp",
+            "--numeric",
+            "--extended",
+        ],
+    )?;
+    let low = listeners.lines().find(|it| it.contains("0.0.0.0:80 "));
+    ensure!(low.is_some_and(|it| it.contains("uid:900")), "{listeners}");
+    for name in ["low", "elsewhere"] {
+        ctl(&["service", "remove", name])?;
+    }
+    run("ip", &["netns", "delete", "elsewhere"])?;
+    Ok(())
+}
+
 /// The daemon is exchanged while the old server hangs and keeps a migration from its end.
 pub(crate) fn upgraded() -> Result<()> {
     let (old, new) = (unit("v3"), unit("v4"));

@@ -18,8 +18,11 @@ use crate::{
 /// what the game is written in.
 const PACKAGES: &str = "systemd,systemd-sysv,kmod,procps,iproute2,python3-minimal";
 
-/// The profile that programs for machines are built with.
-const PROFILE: &str = "vm";
+/// How programs for the machine are built: as they are in development anyway.
+const PROFILE: &str = "dev";
+
+/// Where that leaves them.
+const BUILT: &str = "debug";
 
 /// The test, by its target's name.
 const TEST: &str = "vm-systemd";
@@ -35,7 +38,8 @@ ExecStart=/usr/local/bin/vm-systemd
 StandardOutput=file:/dev/console
 StandardError=inherit
 TimeoutStartSec=infinity
-ExecStopPost=/bin/systemctl --no-block reboot
+# What `systemctl reboot` asks for it first is not installed.
+ExecStopPost=/bin/systemctl --no-block --job-mode=replace-irreversibly start reboot.target
 ";
 
 /// Files of this checkout's, by the places that they get.
@@ -142,7 +146,7 @@ fn test() -> Result<PathBuf> {
             .args(["build", "--locked", "--profile", PROFILE])
             .args(["--package", "reuseport-tests", "--bin", TEST]),
     )?;
-    Ok(paths::target().join(PROFILE).join(TEST))
+    Ok(paths::target().join(BUILT).join(TEST))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
