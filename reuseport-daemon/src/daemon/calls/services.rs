@@ -72,16 +72,19 @@ impl Driver {
         let settled = if parks && kind == Some(ProgramKind::Select) {
             Err(failure::cannot_park())
         } else {
-            self.park_first(&name)
-                .map_err(|error| failure::not_parked(&error))
-                .and_then(|()| Ok(self.pins.settle(&name)?))
+            self.settle(&name)
         };
         if let Err(failure) = settled {
             // Nothing else has come of it.
             if let Some(mut managed) = self.services.remove(&name) {
                 managed.lot.close_all();
             }
-            if let Err(error) = self.pins.clear_aside(&name) {
+            let aside = if self.pins.place(&name).exists() {
+                self.pins.set_aside(&name)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = aside.and_then(|()| self.pins.clear_aside(&name)) {
                 warn!(service = %name, error = chain(&error), "pins of no service are left");
             }
             return Err(failure);
@@ -90,6 +93,15 @@ impl Driver {
         let program = kind.map(ProgramKind::as_str);
         info!(service = %name, program, "service added");
         Ok(true)
+    }
+
+    /// Makes a service one that the next start takes up, and lets it park. In this order: what waits in a
+    /// listener without its program cannot be moved when that is closed, and a daemon that is killed
+    /// before the program is attached leaves just that. It has to be a service's, to be taken up.
+    fn settle(&mut self, name: &ServiceName) -> Result<(), Failure> {
+        self.pins.settle(name)?;
+        self.park_first(name)
+            .map_err(|error| failure::not_parked(&error))
     }
 
     /// The network namespace that a service is in.

@@ -137,7 +137,7 @@ impl Operation {
     }
 
     /// Whether the service parks.
-    pub(super) fn parks(self) -> bool {
+    pub(crate) fn parks(self) -> bool {
         matches!(
             self,
             Self::AddParked | Self::Park | Self::Unpark | Self::ParkTimeout | Self::RemoveParked
