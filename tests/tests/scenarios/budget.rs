@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use reuseport_daemon::{
     api::wire::{AddService, Changed, Migrate},
     lab::world::World,
