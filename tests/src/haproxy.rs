@@ -1,17 +1,17 @@
 //! haproxy: a master and its worker, as an operator runs them.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::net::UnixDatagram, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use reuseport_daemon::{
     domain::Address,
     lab::{process::Process, wire::Tag},
-    sys::{netns::Netns, process::descendants, sock_diag::SockDiag},
+    sys::{netns::Netns, process::descendants},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::wait;
+use crate::stage::DEADLINE;
 
 /// A running haproxy, killed when it is dropped.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Haproxy {
     master: Process,
     address: Address,
     directory: TempDir,
+    notices: UnixDatagram,
 }
 
 impl Haproxy {
@@ -31,23 +32,25 @@ impl Haproxy {
         let directory = tempfile::Builder::new().prefix("haproxy-lab-").tempdir()?;
         let file = directory.path().join("haproxy.cfg");
         fs::write(&file, configuration(label, address))?;
+        let notices = UnixDatagram::bind(directory.path().join("notify"))?;
+        notices.set_read_timeout(Some(DEADLINE))?;
         let mut command = Command::new("haproxy");
-        command.args(["-W", "-q", "-f"]).arg(file);
+        command
+            .args(["-Ws", "-q", "-f"])
+            .arg(file)
+            .env("NOTIFY_SOCKET", directory.path().join("notify"));
         let haproxy = Self {
             master: Process::start(netns, command)?,
             address: address.clone(),
             directory,
+            notices,
         };
-        let diag = netns.enter(SockDiag::open)??;
-        wait::until("HAProxy listens", || {
-            let rows = diag.listeners(Some(address.socket.port()))?;
-            Ok(!rows.is_empty() && !haproxy.workers()?.is_empty())
-        })?;
+        haproxy.ready()?;
         Ok(haproxy)
     }
 
-    /// Lets it start a new worker with another label, which takes the listeners over, and waits until
-    /// the old one has ended.
+    /// Lets it start a new worker with another label, which takes the listeners over, and waits until it
+    /// serves. The old one ends when its connections have.
     ///
     /// # Errors
     ///
@@ -55,13 +58,23 @@ impl Haproxy {
     pub fn reload(&mut self, label: Tag) -> Result<()> {
         let file = self.directory.path().join("haproxy.cfg");
         fs::write(file, configuration(label, &self.address))?;
-        let before = self.workers()?;
         self.master.signal(Signal::USR2)?;
-        wait::until("another worker", || {
-            let now = self.workers()?;
-            ensure!(now.len() <= before.len() + 1, "{now:?}");
-            Ok(!now.is_empty() && now.iter().all(|pid| !before.contains(pid)))
-        })
+        self.ready()
+    }
+
+    /// Waits until the master says that it is ready: before, it takes no signal.
+    fn ready(&self) -> Result<()> {
+        let mut notice = [0; 1024];
+        loop {
+            let length = self
+                .notices
+                .recv(&mut notice)
+                .context("haproxy is silent")?;
+            let mut lines = notice[..length].split(|byte| *byte == b'\n');
+            if lines.any(|line| line == b"READY=1") {
+                return Ok(());
+            }
+        }
     }
 
     fn workers(&self) -> Result<Vec<u32>> {

@@ -2,10 +2,9 @@
 //! sides alike.
 
 use anyhow::Result;
-use clap::ValueEnum;
 
 /// How much time it may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
     /// A minute for everything: enough to see whether it works.
     Quick,

@@ -18,6 +18,7 @@ use crate::{
     },
     held::Stopped,
     stage::{PORT, SERVICE, Stage, any_v4, v4},
+    wait::until,
 };
 
 const SIZES: [usize; 3] = [0, 1_000, 10_000];
@@ -67,6 +68,10 @@ fn time_move(size: usize, drain: &str) -> Result<f64> {
         ..options("v2")
     };
     let _v2 = stage.instance(&v2)?;
+    until("a receiver", || {
+        let instances = stage.status()?.instances;
+        Ok(instances.iter().any(|it| it.receivers > 0))
+    })?;
     let _hangs = Stopped::stop(&v1)?;
     let target = stage.world.v4(PORT);
     let queued = stage.world.client().enter(|| {
