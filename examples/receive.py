@@ -32,11 +32,16 @@ def ask(method, parameters, descriptors=()):
 
 def is_ours(connection_id):
     """A daemon that has gone has given the connection to nobody else."""
-    try:
-        answer = ask("Acknowledge", {"service": service, "id": connection_id})
-    except (OSError, ValueError):
-        return True
-    return "error" in answer or answer["parameters"]["yours"]
+    while True:
+        try:
+            answer = ask("Acknowledge", {"service": service, "id": connection_id})
+        except (OSError, ValueError):
+            return True
+        # It lives, and holds the connection until it is told.
+        if answer["parameters"].get("reason") in ("short", "too-many-connections"):
+            time.sleep(0.1)
+            continue
+        return "error" in answer or answer["parameters"]["yours"]
 
 
 def received():

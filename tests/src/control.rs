@@ -51,11 +51,11 @@ pub fn break_off(socket: &Path, bytes: &[u8]) -> Result<Option<Value>> {
 fn send(socket: &Path, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).context("connect")?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    let sent = unix_socket::send(&stream, bytes, fds).context("send")?;
-    match stream.write_all(&bytes[sent..]) {
+    let sent = unix_socket::send(&stream, bytes, fds);
+    match sent.and_then(|sent| stream.write_all(&bytes[sent..])) {
         // A daemon that has had enough has answered before it closed.
         Err(error) if is_hangup(&error) => {}
-        written => written?,
+        written => written.context("send")?,
     }
     Ok(stream)
 }
@@ -69,7 +69,12 @@ fn read_answer(stream: &mut UnixStream) -> Result<Option<Value>> {
     }
 }
 
-fn read_message(stream: &mut UnixStream) -> Result<Option<Value>> {
+/// Reads the next message; none where the daemon ends the connection instead.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn read_message(stream: &mut UnixStream) -> Result<Option<Value>> {
     let mut answer = Vec::new();
     let mut byte = [0];
     loop {

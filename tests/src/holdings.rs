@@ -1,12 +1,11 @@
 //! How much a daemon holds, as numbers that must not grow.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     stage::Stage,
     traces::{descriptors, tree},
+    usage,
     wait::until,
 };
 
@@ -44,12 +43,32 @@ impl Holdings {
         let instances = || services.iter().flat_map(|it| &it.instances);
         Ok(Self {
             descriptors: descriptors(pid)?.len(),
-            threads: threads(stage)?,
+            threads: usage::threads(pid)?,
             pins: tree(&stage.home().bpffs())?.len(),
             instances: instances().count(),
             slots: instances().map(|it| it.listeners.len()).sum(),
-            resident: resident(pid)?,
+            resident: usage::resident_of_its_own(pid)?,
         })
+    }
+
+    /// The daemon holds what it held then, as soon as connections that have been answered are closed,
+    /// but for memory and for threads that may have something to do another time.
+    ///
+    /// # Errors
+    ///
+    /// Where it holds something else.
+    pub fn unchanged(&self, stage: &Stage) -> Result<()> {
+        let counted = |it: Self| Self {
+            threads: 0,
+            resident: 0,
+            ..it
+        };
+        let mut now = *self;
+        until("it holds what it held", || {
+            now = Self::of(stage)?;
+            Ok(counted(now) == counted(*self))
+        })
+        .with_context(|| format!("{self:?} became {now:?}"))
     }
 
     /// The most of each kind that either has.
@@ -72,7 +91,8 @@ impl Holdings {
     ///
     /// Where it holds on to more.
     pub fn not_exceeded(&self, stage: &Stage) -> Result<()> {
-        until("threads end", || Ok(threads(stage)? <= self.threads))?;
+        let pid = stage.daemon().pid();
+        until("threads end", || Ok(usage::threads(pid)? <= self.threads))?;
         let now = Self::of(stage)?;
         let allowed = Self {
             resident: self.resident + SLACK,
@@ -81,16 +101,4 @@ impl Holdings {
         ensure!(now.or_more(allowed) == allowed, "{self:?} became {now:?}");
         Ok(())
     }
-}
-
-fn threads(stage: &Stage) -> Result<usize> {
-    let pid = stage.daemon().pid();
-    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|it| it.strip_prefix("RssAnon:"));
-    let number = line.and_then(|it| it.trim().strip_suffix(" kB"));
-    Ok(number.context("RssAnon")?.trim().parse()?)
 }

@@ -233,7 +233,7 @@ worker_processes {workers};
 pid nginx.pid;
 error_log error.log notice;
 events {{
-    worker_connections 8192;
+    worker_connections 16384;
 }}
 http {{
     access_log off;

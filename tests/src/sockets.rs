@@ -1,16 +1,17 @@
 //! Sockets of the test's own, in a namespace: the listeners that are as they should be, and those
-//! that are not.
+//! that are not; and duplicates of a server's.
 
-use std::{net::SocketAddr, os::fd::OwnedFd};
+use std::{fs, net::SocketAddr, os::fd::OwnedFd};
 
-use anyhow::Result;
-use reuseport_daemon::sys::netns::Netns;
+use anyhow::{Context, Result};
+use reuseport_daemon::{lab::fixture::Fixture, sys::netns::Netns};
 use rustix::{
     io::Errno,
     net::{
         AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with,
-        sockopt::{set_socket_reuseaddr, set_socket_reuseport},
+        sockopt::{set_socket_reuseaddr, set_socket_reuseport, socket_acceptconn},
     },
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
 };
 
 /// How far a TCP socket has come, and how.
@@ -61,6 +62,28 @@ pub fn udp(netns: &Netns, address: SocketAddr) -> Result<OwnedFd> {
         Ok::<_, Errno>(socket)
     })??;
     Ok(socket)
+}
+
+/// Duplicates of a server's listeners.
+///
+/// # Errors
+///
+/// Where the server is gone, or may not be looked at.
+pub fn listeners_of(server: &Fixture) -> Result<Vec<OwnedFd>> {
+    let pid = server.pid();
+    let raw = Pid::from_raw(pid.try_into()?).context("a pid")?;
+    let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+    let mut listeners = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let number = entry?.file_name().to_string_lossy().parse()?;
+        match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
+            Ok(fd) if socket_acceptconn(&fd).unwrap_or(false) => listeners.push(fd),
+            // Something else, or a connection that has ended since the directory was read.
+            Ok(_) | Err(Errno::BADF) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(listeners)
 }
 
 fn make(address: SocketAddr, made: Made) -> Result<OwnedFd, Errno> {

@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod exhaustion;
     pub(super) mod fuzz;
     pub(super) mod handoff;
     pub(super) mod killed;
@@ -26,8 +27,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx, parking,
-    refusals, services, sessions, settings, sleepers, units, upgrade,
+    budget, churn, exhaustion, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx,
+    parking, refusals, services, sessions, settings, sleepers, units, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
@@ -35,7 +36,7 @@ const NEEDS: [(&str, Need); 18] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
-    ("exhaustion::parking_", Need::Migration),
+    ("exhaustion::denied_", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
     ("killed::parking_", Need::Migration),
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = trials();
     trials.extend(killed::Operation::ALL.map(kill_points));
-    trials.extend(killed::Operation::ALL.map(denials));
+    trials.extend(killed::DENIED.map(denials));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -84,6 +85,9 @@ fn trials() -> Vec<Trial> {
         churn: churn {
             loopback_500, link_100, kernel_loopback_100, kernel_link_100, ten_thousand,
         }
+        exhaustion: exhaustion::bpffs { read_only }
+        exhaustion: exhaustion::clients { a_thousand, half_a_call, clogged }
+        exhaustion: exhaustion::descriptors { one_by_one, turned_away, handoff }
         handoff: handoff::receivers { rust, python, every_acceptor, churn }
         handoff: handoff::troubles {
             killed_beside_another, killed_alone, nobody_acknowledges, acknowledgements,
@@ -158,7 +162,7 @@ fn kill_points(operation: killed::Operation) -> Trial {
 }
 
 fn denials(operation: killed::Operation) -> Trial {
-    let name = format!("exhaustion::{}", operation.name());
+    let name = format!("exhaustion::denied_{}", operation.name());
     trial(&name, move || killed::denied_at_every_call(operation))
 }
 

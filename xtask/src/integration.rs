@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use crate::{paths, run, setup, vm};
 
 /// Where the scenarios find the programs that they run.
-const BIN_DIR: &str = "REUSEPORTD_BIN_DIR";
+pub(crate) const BIN_DIR: &str = "REUSEPORTD_BIN_DIR";
 
 /// The eBPF object that the daemon loads instead of its own.
 const OBJECT: &str = "REUSEPORTD_OBJECT";
@@ -80,11 +80,17 @@ pub(crate) fn local(arguments: &[String], cells: Cells, object: Option<&Path>) -
 
 /// Sees to what they need here, before anything is built.
 pub(crate) fn prepare() -> Result<()> {
+    needs_root("cargo xtask test").context("`cargo test` runs what does not need root")?;
+    setup::for_tests()
+}
+
+/// Says what to type where this is not root.
+pub(crate) fn needs_root(command: &str) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "the scenarios load eBPF programs and make network namespaces, so they need root: \
-             `sudo -E env PATH=\"$PATH\" cargo xtask test`; `cargo test` runs what does not"
+            "what loads eBPF programs and makes network namespaces needs root: \
+             `sudo -E env PATH=\"$PATH\" {command}`"
         );
     }
-    setup::for_tests()
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! reuseportd's own build and test commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod build_ebpf;
 mod bytecode;
 mod deb;
@@ -37,7 +38,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Install the Debian packages that the tests and the eBPF build need and this machine lacks
+    /// Install the Debian packages that tests, benchmarks and the eBPF build need and this machine lacks
     Setup,
     /// Build the eBPF object and put it, with its digests, where the daemon includes it from
     BuildEbpf {
@@ -58,6 +59,31 @@ enum Command {
         /// Passed to the scenarios: a filter, --list, --nocapture and the like
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Measure what it costs and how it scales, beside what people use instead; needs root
+    ///
+    /// packet-path: what the program adds to the path of a SYN. rate: connections a second, steered and
+    /// not. switch: how long a switch takes, and what clients notice of a migration. loss: connections
+    /// lost by handovers, with nginx, haproxy, socket passing and reuseportd. scale: services,
+    /// listeners, sessions, queues and handshakes by the thousand. idle: what the daemon does while
+    /// nothing happens.
+    ///
+    /// What is compared is measured in turn, and given as the median of several rounds with the
+    /// quartiles in parentheses. Nothing fails because a number is bad. Everything takes ten minutes on
+    /// two processors that have nothing else to do.
+    Bench {
+        /// Which of them; all where none is named
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Fewer rounds: a minute for everything, enough to see whether it works
+        #[arg(long)]
+        quick: bool,
+        /// Print one JSON object for each
+        #[arg(long)]
+        json: bool,
+        /// Put the tables into docs/performance.md, besides
+        #[arg(long)]
+        write: bool,
     },
     /// Run the scenarios alone: here, or on other kernels
     IntegrationTest {
@@ -95,6 +121,12 @@ fn dispatch(command: Command) -> Result<()> {
             };
             test::run(&arguments, cells, None)
         }
+        Command::Bench {
+            names,
+            quick,
+            json,
+            write,
+        } => bench::run(&names, quick, json, write),
         Command::IntegrationTest { place } => integration::run(&place),
     }
 }

@@ -13,6 +13,9 @@ const TESTS: [(&str, &str); 3] = [
     ("python3", "python3"),
 ];
 
+/// What the benchmarks run against, besides.
+const RIVALS: [(&str, &str); 1] = [("haproxy", "haproxy")];
+
 /// What makes virtual machines, and looks into packages of kernels.
 const MACHINES: [(&str, &str); 3] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
@@ -35,9 +38,9 @@ const COMPILER: [(&str, &str); 2] = [
     ),
 ];
 
-/// Installs what the tests and the eBPF build need.
+/// Installs what the tests, the benchmarks and the eBPF build need.
 pub(crate) fn run() -> Result<()> {
-    for_tests()?;
+    for_benchmarks()?;
     if toolchain::find().is_err() {
         install(&COMPILER)?;
     }
@@ -54,6 +57,12 @@ pub(crate) fn run() -> Result<()> {
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     install(&TESTS)
+}
+
+/// Installs what the benchmarks need.
+pub(crate) fn for_benchmarks() -> Result<()> {
+    for_tests()?;
+    install(&RIVALS)
 }
 
 /// Installs what tests on other kernels need.

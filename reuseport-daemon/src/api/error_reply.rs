@@ -4,6 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::{Failure, Reason};
 
+/// Why a connection is not served: the daemon has nothing left to serve it with.
+pub(super) const SHORT: &str = "short";
+
+/// Why a connection is not served: its user, or everybody, has too many.
+pub(super) const TOO_MANY_CONNECTIONS: &str = "too-many-connections";
+
 /// An error reply of `io.reuseportd`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "error", content = "parameters")]

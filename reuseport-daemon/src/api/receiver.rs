@@ -3,11 +3,13 @@
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
     client::{Client, ClientError, Replies},
-    wire::{Acknowledge, Acknowledged, Handed, ServiceRef},
+    error_reply::{SHORT, TOO_MANY_CONNECTIONS},
+    wire::{Acknowledge, Acknowledged, Failure, Handed, ServiceRef},
 };
 
 /// Receives connections of a service, each of them acknowledged, for as long as the daemon lives.
@@ -58,15 +60,21 @@ impl Receiver {
     /// Whether a connection is this process's. A daemon that cannot be asked, or that does not know
     /// the service any more, has given it to nobody else.
     async fn acknowledge(&mut self, id: u64) -> bool {
-        /// The second time over a new connection.
-        const TIMES: usize = 2;
-        for _ in 0..TIMES {
+        /// How long to wait for a daemon that has nothing left to hear this with.
+        const AGAIN: Duration = Duration::from_millis(50);
+        let mut lost = false;
+        loop {
             match self.ask(id).await {
                 Ok(answer) => return answer.yours,
-                Err(_) => self.acknowledging = None,
+                // It lives, and holds the connection until it is told.
+                Err(ClientError::Failure(failure)) if is_turned_away(&failure) => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                // The second time over a new connection.
+                Err(_) if !lost => lost = true,
+                Err(_) => return true,
             }
         }
-        true
     }
 
     async fn ask(&mut self, id: u64) -> Result<Acknowledged, ClientError> {
@@ -80,4 +88,9 @@ impl Receiver {
         self.acknowledging = Some(client);
         Ok(answer)
     }
+}
+
+/// Whether the daemon has answered before it was asked anything.
+fn is_turned_away(failure: &Failure) -> bool {
+    [SHORT, TOO_MANY_CONNECTIONS].contains(&failure.reason().reason.as_str())
 }

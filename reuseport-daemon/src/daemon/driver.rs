@@ -69,6 +69,8 @@ pub(super) enum Event {
     TakenUp(ServiceName),
     /// A unit may have a listener, or is to be looked at again.
     Unit(UnitEvent),
+    /// What a service could not undo is to be undone.
+    Owed(ServiceName),
 }
 
 /// The rest of a call.
@@ -153,6 +155,11 @@ impl Driver {
             Event::Unparked(service) => self.wake(&service),
             Event::TakenUp(service) => self.on_taken_up(&service),
             Event::Unit(event) => self.on_unit(event),
+            Event::Owed(service) => {
+                if let Some(managed) = self.services.get_mut(&service) {
+                    managed.settle_or_try_again();
+                }
+            }
         }
     }
 

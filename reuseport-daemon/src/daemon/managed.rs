@@ -9,9 +9,11 @@ use std::{
 };
 
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{
+    driver::{Event, again_later},
     handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},
@@ -20,6 +22,7 @@ use super::{
     watch::{Exit, Exits, Watch},
 };
 use crate::{
+    chain::chain,
     domain::{
         Decision, Effect, Generation, Instance, InstanceState, Service, ServiceName, SocketCookie,
     },
@@ -47,6 +50,9 @@ pub(super) struct Managed {
     /// Tells it from a later service of the same name.
     pub identity: Arc<()>,
     watches: BTreeMap<Generation, Watch>,
+    /// What could not be done or undone, and is to be before anything else is.
+    owed: Vec<Effect>,
+    events: mpsc::UnboundedSender<Event>,
     exits: Exits,
     switch: Arc<Switch>,
 }
@@ -71,7 +77,7 @@ pub(super) enum PerformError {
         source: SteeringError,
     },
     /// The switch could not be turned.
-    #[error("tcp_migrate_req cannot be turned on")]
+    #[error("tcp_migrate_req cannot be turned")]
     Switch(#[from] SwitchError),
     /// There is no parking listener to be had.
     #[error(transparent)]
@@ -99,10 +105,13 @@ impl Managed {
         maps: ServiceMaps,
         netns: Arc<Netns>,
         lot: Lot,
+        events: mpsc::UnboundedSender<Event>,
         exits: Exits,
         switch: Arc<Switch>,
     ) -> Self {
         Self {
+            owed: Vec::new(),
+            events,
             switch,
             handoff: Handoff::new(&state),
             state,
@@ -122,13 +131,14 @@ impl Managed {
         self.state.name()
     }
 
-    /// Performs a decision's effects in their order. Where one fails, those before it are undone in
-    /// reverse, and nothing has changed.
+    /// Performs a decision's effects in their order. Where one fails, it and those before it are undone
+    /// in reverse, and nothing has changed.
     pub(super) fn perform(
         &mut self,
         decision: &Decision,
         sockets: &Sockets,
     ) -> Result<Performed, PerformError> {
+        self.settle()?;
         let mut begun = None;
         let mut performed = Performed::default();
         for (index, effect) in decision.effects.iter().enumerate() {
@@ -136,7 +146,14 @@ impl Managed {
                 begun.get_or_insert_with(Instant::now);
             }
             if let Err(failure) = self.perform_one(effect, sockets) {
-                self.undo(&decision.effects[..index]);
+                if matches!(effect, Effect::ReleaseMigrateReq { .. }) {
+                    // A migration ends all the same.
+                    self.owe(effect.clone(), &failure);
+                    self.settle_later();
+                    continue;
+                }
+                // That one too: it may be half done.
+                self.undo(&decision.effects[..=index]);
                 return Err(failure);
             }
             if let (Effect::Flip { .. }, Some(begun)) = (effect, begun) {
@@ -152,9 +169,38 @@ impl Managed {
                 continue;
             };
             if let Err(failure) = self.perform_one(&undo, &Sockets::new()) {
-                // What is written and what is true differ now; a restart sets it right.
-                error!(service = %self.name(), %failure, "cannot undo {}", effect.name());
+                self.owe(undo, &failure);
             }
+        }
+        if !self.owed.is_empty() {
+            self.settle_later();
+        }
+    }
+
+    /// Takes note of what is to be done as soon as it can be. Until then what is written and what is
+    /// true differ.
+    fn owe(&mut self, effect: Effect, failure: &PerformError) {
+        let (name, error) = (self.name(), chain(failure));
+        error!(service = %name, error, "cannot {} now; trying again", effect.name());
+        self.owed.push(effect);
+    }
+
+    fn settle_later(&self) {
+        again_later(&self.events, Event::Owed(self.name().clone()));
+    }
+
+    fn settle(&mut self) -> Result<(), PerformError> {
+        while let Some(owed) = self.owed.first().cloned() {
+            self.perform_one(&owed, &Sockets::new())?;
+            self.owed.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Does what is owed, or tries again later.
+    pub(super) fn settle_or_try_again(&mut self) {
+        if self.settle().is_err() {
+            self.settle_later();
         }
     }
 
@@ -193,8 +239,7 @@ impl Managed {
                 return Ok(self.switch.hold(&self.netns, self.name(), *was)?);
             }
             Effect::ReleaseMigrateReq { was } => {
-                self.switch.release(&self.netns, self.name(), *was);
-                Ok(())
+                return Ok(self.switch.release(&self.netns, self.name(), *was)?);
             }
             Effect::WriteTable { group, copy, table } => {
                 self.group(*group, |it| it.write_table(*copy, table))
@@ -213,8 +258,11 @@ impl Managed {
                 written
             }
             Effect::ForgetInstance(generation) => {
-                self.watches.remove(generation);
-                self.maps.forget_instance(*generation)
+                let forgotten = self.maps.forget_instance(*generation);
+                if forgotten.is_ok() {
+                    self.watches.remove(generation);
+                }
+                forgotten
             }
         };
         done.map_err(|source| PerformError::Steering {

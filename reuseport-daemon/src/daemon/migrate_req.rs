@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     chain::chain,
@@ -133,34 +133,30 @@ impl Switch {
         self.note(netns, service, was)
     }
 
-    /// Puts back what was there, unless somebody else holds it still. Where that fails it is said,
-    /// and the migration ends all the same.
-    pub(super) fn release(&self, netns: &Netns, service: &ServiceName, was: bool) {
-        let done = self.let_go(netns, service).and_then(|last| {
-            if last && self.setting != MigrateReq::On {
-                turn(netns, was)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = done {
-            let error = chain(&error);
-            error!(%service, error, was, "cannot put tcp_migrate_req back");
-        }
-    }
-
-    /// Whether nobody is left.
-    fn let_go(&self, netns: &Netns, service: &ServiceName) -> Result<bool, SwitchError> {
+    /// Puts back what was there, unless somebody else holds it still. Where that fails, it is held as
+    /// before.
+    pub(super) fn release(
+        &self,
+        netns: &Netns,
+        service: &ServiceName,
+        was: bool,
+    ) -> Result<(), SwitchError> {
         let id = netns.identity()?;
-        let mut holders = self.holders();
-        let Some(others) = holders.get_mut(&id) else {
-            return Ok(true);
+        let shared = |holders: &HashMap<NetnsId, BTreeMap<_, _>>| {
+            let here = holders.get(&id);
+            here.is_some_and(|it| it.keys().any(|holder| holder != service))
         };
-        others.remove(service);
-        let last = others.is_empty();
-        if last {
-            holders.remove(&id);
+        if !shared(&self.holders()) && self.setting != MigrateReq::On {
+            turn(netns, was)?;
         }
-        Ok(last)
+        let mut holders = self.holders();
+        if let Some(here) = holders.get_mut(&id) {
+            here.remove(service);
+            if here.is_empty() {
+                holders.remove(&id);
+            }
+        }
+        Ok(())
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<NetnsId, BTreeMap<ServiceName, bool>>> {

@@ -27,6 +27,7 @@ mod managed;
 mod migrate_req;
 mod migration_run;
 mod observe;
+mod overview;
 mod parking;
 mod probe;
 mod recovery;

@@ -151,7 +151,8 @@ impl Driver {
         let switch = Arc::clone(&self.switch);
         let mut lot = self.lot(name, &netns);
         lot.take_back(&mut self.left, &state.definition);
-        let mut managed = Managed::new(state, maps, netns, lot, self.exits.clone(), switch);
+        let (events, exits) = (self.events.clone(), self.exits.clone());
+        let mut managed = Managed::new(state, maps, netns, lot, events, exits, switch);
         if let Err(error) = managed.learn_templates() {
             warn!(
                 service = %name, error = chain(&error),

@@ -1,9 +1,6 @@
 //! Counting sessions: the established connections of an instance's processes on its service's ports.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use thiserror::Error;
 use tokio::task::JoinError;
@@ -13,7 +10,7 @@ use crate::{
     domain::{InstanceState, ProcessId, Service},
     sys::{
         netns::{Netns, NetnsError},
-        process::{Process, ProcessError, descendants, session_inodes, unless_ended},
+        process::{Process, ProcessError, count_held, descendants, unless_ended},
         sock_diag::{SockDiag, SockDiagError},
     },
 };
@@ -81,31 +78,25 @@ impl Old {
 }
 
 /// The ports of a service.
-pub(super) fn ports(service: &Service) -> BTreeSet<u16> {
+fn ports(service: &Service) -> BTreeSet<u16> {
     let addresses = service.definition.addresses.iter();
     addresses.map(|it| it.socket.port()).collect()
 }
 
-/// The sessions on these ports, whoever has them.
-pub(super) fn open_sessions(
-    diag: &SockDiag,
-    ports: &BTreeSet<u16>,
-) -> Result<HashSet<u32>, SockDiagError> {
-    let mut sessions = HashSet::new();
+/// The sessions on these ports, whoever has them, in ascending order.
+fn open_sessions(diag: &SockDiag, ports: &BTreeSet<u16>) -> Result<Vec<u32>, SockDiagError> {
+    let mut sessions = Vec::new();
     for port in ports {
-        sessions.extend(diag.sessions(*port)?.inodes);
+        sessions.append(&mut diag.sessions(*port)?.inodes);
     }
+    sessions.sort_unstable();
     Ok(sessions)
 }
 
-/// How many of `sessions` an instance has: those of its process and of the descendants that are not
+/// How many of `sessions`, in ascending order, an instance has: those of its process and of the descendants that are not
 /// another instance's. `leaders` are the processes of all instances: nginx upgraded by `USR2` is its
 /// predecessor's child.
-pub(super) fn held_by(
-    pid: u32,
-    leaders: &[u32],
-    sessions: &HashSet<u32>,
-) -> Result<u64, ProcessError> {
+pub(super) fn held_by(pid: u32, leaders: &[u32], sessions: &[u32]) -> Result<u64, ProcessError> {
     if sessions.is_empty() {
         return Ok(0);
     }
@@ -118,8 +109,7 @@ pub(super) fn held_by(
         }
     }
     let family: Vec<u32> = family.into_iter().chain([pid]).collect();
-    let held = session_inodes(&family)?;
-    Ok(held.intersection(sessions).count() as u64)
+    count_held(&family, sessions)
 }
 
 #[cfg(test)]
@@ -138,7 +128,7 @@ mod tests {
         // It waits for the end of its input, which is what stands for a session.
         let (session, peer) = UnixStream::pair().expect("a pair");
         let inode = fstat(&session).expect("fstat").st_ino;
-        let sessions = HashSet::from([u32::try_from(inode).expect("a socket's inode")]);
+        let sessions = [u32::try_from(inode).expect("a socket's inode")];
         let mut child = Command::new("cat")
             .stdin(Stdio::from(OwnedFd::from(session)))
             .stdout(Stdio::null())

@@ -90,15 +90,14 @@ impl Comparison {
         let mut groups = self.groups();
         if let Some(new) = self.new.as_ref().filter(|_| !self.old.is_empty()) {
             for side in &self.old {
-                for (group, settings) in
-                    unless_ended(side.read(&listed, closer))?.unwrap_or_default()
-                {
-                    groups[group].old.push(settings);
-                }
+                let read = side.read(&listed, closer, |group, settings| {
+                    groups[group].old.insert(settings);
+                });
+                unless_ended(read)?;
             }
-            for (group, settings) in new.read(&listed, closer)? {
-                groups[group].new.push(settings);
-            }
+            new.read(&listed, closer, |group, settings| {
+                groups[group].new.insert(settings);
+            })?;
         }
         Ok(Compared {
             listening: listed.rows.iter().map(|row| row.cookie).collect(),
@@ -110,8 +109,8 @@ impl Comparison {
         let addresses = self.addresses.iter().cloned();
         let empty = |address| GroupSettings {
             address,
-            old: Vec::new(),
-            new: Vec::new(),
+            old: BTreeSet::new(),
+            new: BTreeSet::new(),
         };
         addresses.map(empty).collect()
     }
@@ -132,12 +131,13 @@ impl Comparison {
 }
 
 impl Side {
-    /// The settings of every listener that is open, with the index of its group.
+    /// Reads the settings of every listener that is open, with the index of its group.
     fn read(
         &self,
         listed: &Listed,
         closer: &Arc<Closer>,
-    ) -> Result<Vec<(usize, Settings)>, InspectError> {
+        mut found: impl FnMut(usize, Settings),
+    ) -> Result<(), InspectError> {
         let process = Process::reopen(self.process)?;
         let open: Vec<&ListenerRow> = listed
             .rows
@@ -145,16 +145,16 @@ impl Side {
             .filter(|row| self.listeners.contains_key(&row.cookie))
             .collect();
         let held = inspect::held(&process, open.iter().copied(), closer)?;
-        let read = open.into_iter().map(|row| {
+        for row in open {
             let mut settings = match held.get(&row.cookie) {
                 Some(socket) => listener_settings::read(socket.as_fd()),
                 None => self.out_of_reach(),
             };
             settings.insert(Setting::Backlog, Value::Number(row.backlog.into()));
             settings.insert(Setting::TcpMd5sig, listed.md5_keys(row.cookie));
-            (self.listeners[&row.cookie], settings)
-        });
-        Ok(read.collect())
+            found(self.listeners[&row.cookie], settings);
+        }
+        Ok(())
     }
 
     /// Of a listener that is open while its process has closed it: another one holds it.

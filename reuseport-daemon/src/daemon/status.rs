@@ -1,9 +1,6 @@
 //! `status`: what the driver knows, joined with what the kernel says of sockets and processes.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::warn;
 
@@ -12,7 +9,8 @@ use super::{
     driver::Driver,
     handoff::Handoff,
     managed::Managed,
-    sessions::{held_by, open_sessions, ports},
+    overview::{Overview, OverviewError, Places, places},
+    sessions::held_by,
 };
 use crate::{
     api::{
@@ -25,18 +23,14 @@ use crate::{
     chain::chain,
     domain::{Generation, Group, Instance, InstanceState, ProcessId},
     steering::{GroupMaps, SteeringError},
-    sys::{
-        netns::Netns,
-        process::ProcessError,
-        sock_diag::{ListenerRow, SockDiag, SockDiagError},
-    },
+    sys::{netns::Netns, process::ProcessError, sock_diag::Place},
 };
 
 /// A service's status as far as the driver knows it, and where to look for the rest.
 struct Half {
     status: ServiceStatus,
     netns: Arc<Netns>,
-    ports: BTreeSet<u16>,
+    places: BTreeSet<Place>,
     handoff: Arc<Handoff>,
     /// In the order of the status's instances.
     processes: Vec<ProcessId>,
@@ -54,7 +48,7 @@ impl Driver {
             Err(failure) => replier.finish(Err(failure)),
             Ok(halves) => {
                 self.beside.run(move || {
-                    let services = halves.into_iter().map(complete).collect();
+                    let services = complete(halves);
                     replier.finish(Ok(Reply::Status(Status { services })));
                 });
             }
@@ -69,7 +63,7 @@ fn half(managed: &Managed) -> Result<Half, SteeringError> {
     let label = |generation| state.label(generation).to_string();
     Ok(Half {
         netns: Arc::clone(&managed.netns),
-        ports: ports(state),
+        places: places(state),
         handoff: Arc::clone(&managed.handoff),
         processes: state.instances.values().map(|it| it.process).collect(),
         status: ServiceStatus {
@@ -155,65 +149,55 @@ fn listeners<'a>(
 }
 
 /// Adds queues, sessions and receivers. What cannot be read stays unknown, and is logged.
-fn complete(half: Half) -> ServiceStatus {
-    let Half {
-        mut status,
-        netns,
-        ports,
-        handoff,
-        processes,
-    } = half;
-    for (instance, process) in status.instances.iter_mut().zip(processes) {
-        instance.receivers = handoff.receivers_of(process);
+fn complete(halves: Vec<Half>) -> Vec<ServiceStatus> {
+    let mut all = Places::default();
+    let ids: Vec<_> = halves
+        .iter()
+        .map(|it| all.add(&it.netns, &it.places))
+        .collect();
+    let seen = all.look();
+    let halves = halves.into_iter().zip(ids);
+    halves
+        .map(|(half, id)| match id {
+            Ok(id) => whole(half, seen.get(&id)),
+            Err(error) => {
+                warn!(error = chain(&error), "cannot read sockets");
+                whole(half, None)
+            }
+        })
+        .collect()
+}
+
+fn whole(half: Half, seen: Option<&Result<Overview, OverviewError>>) -> ServiceStatus {
+    let mut status = half.status;
+    for (instance, process) in status.instances.iter_mut().zip(half.processes) {
+        instance.receivers = half.handoff.receivers_of(process);
     }
-    match netns.enter(|| read_sockets(&ports)) {
-        Ok(Ok((rows, sessions))) => {
-            add_queues(&mut status, &rows);
-            if let Err(error) = add_sessions(&mut status, &sessions) {
-                warn!(
-                    service = status.name,
-                    error = chain(&error),
-                    "cannot count sessions"
-                );
+    let service = status.name.clone();
+    match seen {
+        Some(Ok(overview)) => {
+            add_queues(&mut status, overview);
+            if let Err(error) = add_sessions(&mut status, &overview.sessions(&half.places)) {
+                warn!(service, error = chain(&error), "cannot count sessions");
             }
         }
-        Ok(Err(error)) => {
-            warn!(
-                service = status.name,
-                error = chain(&error),
-                "cannot read sockets"
-            );
-        }
-        Err(error) => warn!(
-            service = status.name,
-            error = chain(&error),
-            "cannot read sockets"
-        ),
+        Some(Err(error)) => warn!(service, error = chain(error), "cannot read sockets"),
+        None => {}
     }
     status
 }
 
-fn read_sockets(ports: &BTreeSet<u16>) -> Result<(Vec<ListenerRow>, HashSet<u32>), SockDiagError> {
-    let diag = SockDiag::open()?;
-    let mut rows = Vec::new();
-    for port in ports {
-        rows.extend(diag.listeners(Some(*port))?);
-    }
-    Ok((rows, open_sessions(&diag, ports)?))
-}
-
-fn add_queues(status: &mut ServiceStatus, rows: &[ListenerRow]) {
-    let rows: HashMap<u64, &ListenerRow> = rows.iter().map(|row| (row.cookie.0, row)).collect();
+fn add_queues(status: &mut ServiceStatus, overview: &Overview) {
     let listeners = status.instances.iter_mut().flat_map(|it| &mut it.listeners);
     for listener in listeners {
-        if let Some(row) = rows.get(&listener.cookie) {
-            listener.accept_queue = Some(row.accept_queue);
-            listener.backlog = Some(row.backlog);
+        if let Some(queue) = overview.queue(listener.cookie) {
+            listener.accept_queue = Some(queue.waiting);
+            listener.backlog = Some(queue.backlog);
         }
     }
 }
 
-fn add_sessions(status: &mut ServiceStatus, sessions: &HashSet<u32>) -> Result<(), ProcessError> {
+fn add_sessions(status: &mut ServiceStatus, sessions: &[u32]) -> Result<(), ProcessError> {
     let leaders: Vec<u32> = status.instances.iter().map(|it| it.pid).collect();
     let gone = InstanceState::Gone.as_str();
     for instance in status.instances.iter_mut().filter(|it| it.state != gone) {

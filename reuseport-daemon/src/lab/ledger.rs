@@ -18,7 +18,10 @@ use std::{
 
 use thiserror::Error;
 
-use super::wire::{RequestId, Tag};
+use super::{
+    latency::Latencies,
+    wire::{RequestId, Tag},
+};
 
 /// How many losses are kept in full; the rest are counted.
 const LOSSES_KEPT: usize = 1000;
@@ -130,13 +133,6 @@ pub enum LedgerError {
     },
 }
 
-/// Requests that one label answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    count: u64,
-    longest: Duration,
-}
-
 /// What became of the requests of one client, or of all once they are merged.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -144,7 +140,7 @@ pub struct Ledger {
     begun: u64,
     /// By the marks under which a request began and ended. Most end under the mark under which they
     /// began or the next, so this grows with the marks, not with the requests.
-    answered: BTreeMap<(Mark, Mark, Tag), Tally>,
+    answered: BTreeMap<(Mark, Mark, Tag), Latencies>,
     lost: BTreeMap<LossKind, u64>,
     losses: Vec<Loss>,
 }
@@ -175,9 +171,8 @@ impl Ledger {
         let Ticket { id, began, started } = ticket;
         match fate {
             Fate::Answered(tag) => {
-                let tally = self.answered.entry((began, ended, tag)).or_default();
-                tally.count += 1;
-                tally.longest = tally.longest.max(when.duration_since(started));
+                let answered = self.answered.entry((began, ended, tag)).or_default();
+                answered.record(when.duration_since(started));
             }
             Fate::Lost(kind) => {
                 *self.lost.entry(kind).or_default() += 1;
@@ -198,9 +193,7 @@ impl Ledger {
     pub fn merge(&mut self, other: Self) {
         self.begun += other.begun;
         for (key, theirs) in other.answered {
-            let tally = self.answered.entry(key).or_default();
-            tally.count += theirs.count;
-            tally.longest = tally.longest.max(theirs.longest);
+            self.answered.entry(key).or_default().merge(&theirs);
         }
         for (kind, count) in other.lost {
             *self.lost.entry(kind).or_default() += count;
@@ -218,7 +211,7 @@ impl Ledger {
     /// How many were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.answered.values().map(|tally| tally.count).sum()
+        self.answered.values().map(Latencies::count).sum()
     }
 
     /// How many were lost.
@@ -244,9 +237,21 @@ impl Ledger {
     pub fn longest(&self) -> Duration {
         self.answered
             .values()
-            .map(|tally| tally.longest)
+            .map(Latencies::longest)
             .max()
             .unwrap_or_default()
+    }
+
+    /// How long those took that were under way at any time between the marks.
+    #[must_use]
+    pub fn under_way(&self, marks: Range<Mark>) -> Latencies {
+        let mut latencies = Latencies::default();
+        for ((began, ended, _), answered) in &self.answered {
+            if *began < marks.end && *ended >= marks.start {
+                latencies.merge(answered);
+            }
+        }
+        latencies
     }
 
     /// How many each label answered.
@@ -317,9 +322,9 @@ impl Ledger {
 
     fn count(&self, wanted: impl Fn(Mark, Mark) -> bool) -> BTreeMap<Tag, u64> {
         let mut labels = BTreeMap::new();
-        for ((began, ended, tag), tally) in &self.answered {
+        for ((began, ended, tag), answered) in &self.answered {
             if wanted(*began, *ended) {
-                *labels.entry(*tag).or_default() += tally.count;
+                *labels.entry(*tag).or_default() += answered.count();
             }
         }
         labels
@@ -377,6 +382,20 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "1201 of 1201 requests lost: 1200 reset, 1 ended early"
+        );
+    }
+
+    #[test]
+    fn under_way_is_whatever_was_not_over_before() {
+        let mut ledger = Ledger::of_client(0);
+        for (began, ended) in [(0, 0), (0, 1), (1, 1), (0, 3), (2, 2)] {
+            enter(&mut ledger, began, ended, Fate::Answered(tag("v1")));
+        }
+        enter(&mut ledger, 1, 1, Fate::Lost(LossKind::Reset));
+        let during = ledger.under_way(Mark(1)..Mark(2));
+        assert_eq!(
+            (during.count(), during.longest()),
+            (3, Duration::from_millis(3))
         );
     }
 

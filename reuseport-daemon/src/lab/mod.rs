@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod fixture;
+pub mod latency;
 pub mod ledger;
 pub mod link;
 pub mod load;

@@ -175,7 +175,8 @@ impl GroupMaps {
         Ok(info.id())
     }
 
-    /// Puts a listener into a slot, and writes the slot's record.
+    /// Puts a listener into a slot, and writes the slot's record. Where that fails, part of it may have
+    /// been done: the slot is to be cleared.
     ///
     /// # Errors
     ///
@@ -189,24 +190,13 @@ impl GroupMaps {
     ) -> Result<(), SteeringError> {
         // A record first: a slot without one would be nobody's to clear. It names no instance as yet,
         // since a slot that is an instance's is steered to at the next start, listener or no.
-        let placed = self
-            .record(slot, listener.cookie, NOBODY)
-            // Before the listener is there to be chosen: the slot may have had another one.
-            .and_then(|()| self.forget_count(slot))
-            .and_then(|()| {
-                self.sockets
-                    .set(u32::from(slot.0), &socket, NO_EXIST)
-                    .map_err(wrap("put a listener into", names::SOCKETS))
-            });
-        if placed.is_err() {
-            // The error to report is the first one.
-            let _ = self.slots.remove(&u32::from(slot.0));
-            return placed;
-        }
+        self.record(slot, listener.cookie, NOBODY)?;
+        // Before the listener is there to be chosen: the slot may have had another one.
+        self.forget_count(slot)?;
+        self.sockets
+            .set(u32::from(slot.0), &socket, NO_EXIST)
+            .map_err(wrap("put a listener into", names::SOCKETS))?;
         self.record(slot, listener.cookie, listener.generation)
-            .inspect_err(|_| {
-                let _ = self.clear(slot);
-            })
     }
 
     fn record(

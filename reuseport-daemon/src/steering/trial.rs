@@ -1,6 +1,6 @@
 //! A program and its maps that belong to no service: to find out what this kernel takes.
 
-use std::{fmt, os::fd::BorrowedFd, path::Path};
+use std::{fmt, fs, os::fd::BorrowedFd, path::Path};
 
 use aya::{
     Ebpf,
@@ -69,10 +69,16 @@ impl Trial {
             .tempdir_in(directory)
             .map_err(error("create a directory below"))?;
         let path = aside.path().join("active");
-        self.map(names::ACTIVE)?
-            .pin(&path)
-            .map_err(|source| SteeringError::Pin { path, source })?;
-        aside.close().map_err(error("remove a directory below"))
+        let pinned = self.map(names::ACTIVE)?.pin(&path);
+        // By their names: to look for what is in a directory takes a descriptor, of which there may be
+        // none.
+        let unpinned = match pinned {
+            Ok(()) => fs::remove_file(&path),
+            Err(_) => Ok(()),
+        };
+        let removed = unpinned.and_then(|()| fs::remove_dir(aside.path()));
+        pinned.map_err(|source| SteeringError::Pin { path, source })?;
+        removed.map_err(error("remove a directory below"))
     }
 
     /// Puts a listener into a slot.

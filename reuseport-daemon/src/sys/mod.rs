@@ -24,6 +24,7 @@ pub mod netstat;
 pub mod parking;
 pub mod passed;
 pub mod process;
+pub mod raw_program;
 pub mod readiness;
 pub mod service_manager;
 pub mod signal;

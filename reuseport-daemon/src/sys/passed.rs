@@ -115,6 +115,9 @@ impl Closer {
     }
 
     fn close_all(&self) {
+        /// An instance's listeners are dropped one after the other: closed together, they cost one
+        /// thread, and not one each.
+        const TOGETHER: Duration = Duration::from_millis(1);
         loop {
             let waiting = {
                 let mut queue = self.queue();
@@ -128,6 +131,7 @@ impl Closer {
                 drop(fd);
                 self.open.send_modify(|open| *open -= 1);
             }
+            thread::sleep(TOGETHER);
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
         unix::{ffi::OsStrExt, net::UnixDatagram},
     },
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -52,7 +52,8 @@ pub enum Stored {
     /// The manager has no room for it, or keeps nothing for this process. One that took the last
     /// place is said to be refused.
     Refused,
-    /// The manager has not got to it in time, and may keep it when it does.
+    /// The manager has not got to it in time, and may keep it when it does; or it has not got to
+    /// something earlier, and has not been told.
     Unanswered,
 }
 
@@ -96,6 +97,9 @@ impl ServiceManager {
     ///
     /// Where it cannot be told.
     pub fn store(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<Stored> {
+        if self.is_silent()? {
+            return Ok(Stored::Unanswered);
+        }
         self.send(&store(name), &[fd])?;
         self.has_room()
     }
@@ -136,24 +140,34 @@ impl ServiceManager {
     ///
     /// Where it cannot be told.
     pub fn barrier(&self) -> io::Result<bool> {
-        let mut unanswered = self
-            .unanswered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(earlier) = unanswered.as_ref()
-            && !is_closed(earlier, Duration::ZERO)?
-        {
+        if self.is_silent()? {
             return Ok(false);
         }
-        *unanswered = None;
         let (ours, theirs) = io::pipe()?;
         self.send("BARRIER=1", &[theirs.as_fd()])?;
         drop(theirs);
         let answered = is_closed(&ours, PATIENCE)?;
         if !answered {
-            *unanswered = Some(ours);
+            *self.unanswered() = Some(ours);
         }
         Ok(answered)
+    }
+
+    /// Whether there is a barrier that it has not come to yet.
+    fn is_silent(&self) -> io::Result<bool> {
+        let mut unanswered = self.unanswered();
+        if let Some(earlier) = unanswered.as_ref()
+            && !is_closed(earlier, Duration::ZERO)?
+        {
+            return Ok(true);
+        }
+        *unanswered = None;
+        Ok(false)
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Option<PipeReader>> {
+        let unanswered = self.unanswered.lock();
+        unanswered.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -254,6 +268,9 @@ mod tests {
         let began = Instant::now();
         assert!(!manager.barrier().expect("told"));
         assert!(!manager.barrier().expect("told"));
+        let file = File::open("/dev/null").expect("open");
+        let stored = manager.store("a", file.as_fd()).expect("told");
+        assert_eq!(stored, Stored::Unanswered);
         assert!(began.elapsed() < PATIENCE * 2);
         // It is waited for again when it has come to the first one.
         let received = unix_socket::receive(&socket, &mut [0; 64]).expect("receive");

@@ -12,8 +12,8 @@ use nix::{
 pub struct Denial {
     /// The first one, among those that take something, counted from 0.
     pub call: usize,
-    /// Whether those after it get nothing either.
-    pub from_there_on: bool,
+    /// How many in a row.
+    pub count: usize,
 }
 
 /// Keeps a thread that has entered a call from making it: the kernel knows no call of that number

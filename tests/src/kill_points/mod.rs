@@ -13,6 +13,7 @@ mod denial;
 mod tracer;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -48,13 +49,13 @@ pub enum Moment {
 /// What a trace has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The effects, in their order, up to the point if it was reached. For a [`Denial`], the calls that
+    /// The effects, in their order, up to the point if it was reached; for a [`Denial`], all calls that
     /// take something.
     pub effects: Vec<String>,
     /// Whether the point was reached.
     pub struck: bool,
-    /// What the first call that was denied has failed with.
-    pub shortage: Option<i32>,
+    /// What calls that were denied have failed with.
+    pub shortages: BTreeSet<i32>,
 }
 
 /// A daemon that is being traced.

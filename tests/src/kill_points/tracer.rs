@@ -195,13 +195,11 @@ impl Tracer {
             return Ok(());
         };
         let here = self.seen.effects.len();
-        if self.seen.struck && !denial.from_there_on {
-            return Ok(());
-        }
         self.seen.effects.push(name);
-        if here >= denial.call && skip(thread)? {
+        let denied = denial.call..denial.call + denial.count;
+        if denied.contains(&here) && skip(thread)? {
             self.seen.struck = true;
-            self.seen.shortage.get_or_insert(shortage as i32);
+            self.seen.shortages.insert(shortage as i32);
             self.denied.insert(thread, shortage);
         }
         Ok(())

@@ -1,9 +1,7 @@
 //! What every test here starts with.
 
 use std::{
-    fs,
     io::{self, Write},
-    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -19,11 +17,7 @@ use reuseport_daemon::{
         world::World,
     },
 };
-use rustix::{
-    io::Errno,
-    net::sockopt::socket_acceptconn,
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
-};
+pub(crate) use reuseport_tests::sockets::listeners_of;
 
 /// Where the servers listen, unless a test is about that.
 pub(crate) const PORT: u16 = 7777;
@@ -72,22 +66,4 @@ pub(crate) fn tell(what: &str, report: &Report) {
     );
     // A test whose output is closed still has its verdict.
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Duplicates of a server's listeners.
-pub(crate) fn listeners_of(server: &Fixture) -> anyhow::Result<Vec<OwnedFd>> {
-    let pid = server.pid();
-    let raw = Pid::from_raw(pid.try_into()?).context("a pid")?;
-    let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
-    let mut listeners = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let number = entry?.file_name().to_string_lossy().parse()?;
-        match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
-            Ok(fd) if socket_acceptconn(&fd).unwrap_or(false) => listeners.push(fd),
-            // Something else, or a connection that has ended since the directory was read.
-            Ok(_) | Err(Errno::BADF) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(listeners)
 }

@@ -1,24 +1,24 @@
 //! What the daemon costs: nothing while nothing happens, and microseconds at a switch.
 
 use std::{
-    fs,
     io::{self, Write},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use reuseport_daemon::{
     api::wire::{AddService, Changed, Migrate},
     lab::world::World,
 };
 use reuseport_tests::{
     stage::{SERVICE, Stage, any_v4, v4},
+    usage::{resident, switches, threads},
     wait::until,
 };
 
-/// With one service, an instance in it and units that may come to it, it sleeps: at most two wakeups a second, and at most
-/// 16 MB resident.
+/// With one service, an instance in it and units that may come to it, it sleeps: at most two wakeups a
+/// second, and at most 16 MB resident.
 pub(crate) fn idle() -> Result<()> {
     const SPAN: Duration = Duration::from_secs(5);
     const WAKEUPS_A_SECOND: u64 = 2;
@@ -34,12 +34,12 @@ pub(crate) fn idle() -> Result<()> {
     let _v1 = stage.instance(&v4("v1"))?;
     let pid = stage.daemon().pid();
     // What ran beside the driver ends some seconds after its last work.
-    until("one thread is left", || Ok(threads(pid)?.len() == 1))?;
+    until("one thread is left", || Ok(threads(pid)? == 1))?;
     let before = switches(pid)?;
     // What is measured is this time itself.
     thread::sleep(SPAN);
     let wakeups = switches(pid)? - before;
-    let resident = number(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")?;
+    let resident = resident(pid)?;
     let _ = writeln!(
         io::stderr(),
         "{wakeups} wakeups in {SPAN:?}, {resident} kB resident"
@@ -78,34 +78,4 @@ pub(crate) fn switch() -> Result<()> {
     );
     ensure!(median < MICROSECONDS && p99 < MICROSECONDS, "{times:?}");
     Ok(())
-}
-
-/// How often the threads of a process have been given a processor and left it again.
-fn switches(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for status in threads(pid)? {
-        sum += number(&status, "voluntary_ctxt_switches")?;
-        sum += number(&status, "nonvoluntary_ctxt_switches")?;
-    }
-    Ok(sum)
-}
-
-/// The status of every thread.
-fn threads(pid: u32) -> Result<Vec<String>> {
-    let mut statuses = Vec::new();
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // One that has ended meanwhile is none.
-        statuses.extend(fs::read_to_string(thread?.path().join("status")).ok());
-    }
-    Ok(statuses)
-}
-
-/// A number of a `status` file, which may be followed by its unit.
-fn number(status: &str, name: &str) -> Result<u64> {
-    let mut lines = status.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = lines
-        .find(|(found, _)| *found == name)
-        .with_context(|| format!("no {name}"))?;
-    let number = value.split_whitespace().next().context("a number")?;
-    Ok(number.parse()?)
 }

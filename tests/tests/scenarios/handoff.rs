@@ -19,7 +19,7 @@ use reuseport_tests::{
 };
 
 /// A server that receives.
-fn receiving(stage: &Stage, options: Options) -> Options {
+pub(super) fn receiving(stage: &Stage, options: Options) -> Options {
     Options {
         receive: Some(SERVICE.to_owned()),
         control: Some(stage.home().socket()),

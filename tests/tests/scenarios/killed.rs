@@ -30,7 +30,9 @@ use self::{
     scene::{Scene, Victim},
 };
 pub(crate) use self::{
-    denied::at_every_call as denied_at_every_call, operation::Operation, random::at_random,
+    denied::{DENIED, at_every_call as denied_at_every_call},
+    operation::Operation,
+    random::at_random,
 };
 
 /// `all` has every victim killed at every point; otherwise they take turns, so that each point is

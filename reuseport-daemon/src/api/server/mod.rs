@@ -43,7 +43,7 @@ use self::{
 };
 use super::{
     Caller, Envelope,
-    error_reply::{ErrorReply, reason},
+    error_reply::{ErrorReply, SHORT, TOO_MANY_CONNECTIONS, reason},
     line::{self, Line},
     permission::ADMIN_GROUP,
     socket::{ControlSocket, MessageLimits},
@@ -265,7 +265,7 @@ impl Acceptor {
                 });
             }
             Err(refused) => {
-                let why = reason("too-many-connections", refused.to_string());
+                let why = reason(TOO_MANY_CONNECTIONS, refused.to_string());
                 refuse(&stream, &ErrorReply::Refused(why));
                 drop(Line::new(stream, Arc::clone(&self.strangers)));
             }
@@ -321,7 +321,7 @@ fn short_of(error: &io::Error) -> ErrorReply {
     ErrorReply::Failed(Reason {
         hint,
         ..reason(
-            "short",
+            SHORT,
             format!("the daemon cannot take a connection: {error}"),
         )
     })

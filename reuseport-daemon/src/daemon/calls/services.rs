@@ -61,12 +61,12 @@ impl Driver {
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
         let kind = maps.groups().first().map(GroupMaps::kind);
         self.watch_log(&maps);
-        let exits = self.exits.clone();
+        let (events, exits) = (self.events.clone(), self.exits.clone());
         self.switch.prepare(&netns);
         let switch = Arc::clone(&self.switch);
         let lot = self.lot(&definition.name, &netns);
         let parks = definition.park_timeout.is_some();
-        let managed = Managed::new(state, maps, netns, lot, exits, switch);
+        let managed = Managed::new(state, maps, netns, lot, events, exits, switch);
         let name = definition.name;
         self.services.insert(name.clone(), managed);
         let settled = if parks && kind == Some(ProgramKind::Select) {

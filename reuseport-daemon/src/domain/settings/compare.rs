@@ -8,15 +8,15 @@ use std::{
 use super::{Setting, Settings, Value, Weight};
 use crate::domain::{Address, Refusal};
 
-/// What the listeners of a group are set to.
+/// What the listeners of a group are set to. Thousands of them are mostly set alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSettings {
     /// Where the group is.
     pub address: Address,
     /// Those of whoever serves.
-    pub old: Vec<Settings>,
+    pub old: BTreeSet<Settings>,
     /// Those of whoever is to serve.
-    pub new: Vec<Settings>,
+    pub new: BTreeSet<Settings>,
 }
 
 /// New listeners that are set to something that no old one is set to.
@@ -117,7 +117,7 @@ fn difference(group: &GroupSettings, setting: Setting) -> Option<Difference> {
     })
 }
 
-fn readable(listeners: &[Settings], setting: Setting) -> BTreeSet<&Value> {
+fn readable(listeners: &BTreeSet<Settings>, setting: Setting) -> BTreeSet<&Value> {
     let values = listeners.iter().filter_map(|it| it.get(&setting));
     values
         .filter(|value| !matches!(value, Value::Unreadable(_)))

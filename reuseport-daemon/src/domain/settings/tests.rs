@@ -189,7 +189,7 @@ fn any_listener() -> impl Strategy<Value = Settings> {
 }
 
 fn any_group() -> impl Strategy<Value = GroupSettings> {
-    let listeners = || proptest::collection::vec(any_listener(), 0..4);
+    let listeners = || proptest::collection::btree_set(any_listener(), 0..4);
     (listeners(), listeners()).prop_map(|(old, new)| GroupSettings {
         address: address(),
         old,

@@ -2,11 +2,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, ioctl_fionbio},
     net::{SocketFlags, accept_with, sockopt::socket_acceptconn},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,23 +19,35 @@ use thiserror::Error;
 use super::options::{Acceptor, Options};
 use crate::{
     domain::Address,
-    sys::listen_options::{set_defer_accept, set_fast_open},
+    sys::{
+        listen_options::{set_defer_accept, set_fast_open},
+        unix_socket,
+    },
 };
 
-/// An address that cannot be listened on.
+/// A listener that cannot be had.
 #[derive(Debug, Error)]
-#[error("listen on {address}")]
-pub struct ListenError {
-    /// Which.
-    pub address: Address,
-    /// What the kernel said.
-    pub source: io::Error,
+pub enum ListenError {
+    /// An address cannot be listened on.
+    #[error("listen on {address}")]
+    Open {
+        /// Which.
+        address: Address,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Nobody passes one.
+    #[error("be passed a listener")]
+    Passed(#[source] io::Error),
 }
 
-/// One listener for each address.
+/// One listener for each address, or the one that is passed.
 pub(super) fn open_all(options: &Options) -> Result<Vec<OwnedFd>, ListenError> {
+    if let Some(socket) = &options.passed_by {
+        return passed_by(options, socket).map_err(ListenError::Passed);
+    }
     let open_one = |address: &Address| {
-        open(options, address).map_err(|source| ListenError {
+        open(options, address).map_err(|source| ListenError::Open {
             address: address.clone(),
             source,
         })
@@ -63,6 +79,19 @@ fn open(options: &Options, address: &Address) -> io::Result<OwnedFd> {
     socket.bind(&address.socket.into())?;
     socket.listen(options.backlog.into())?;
     Ok(socket.into())
+}
+
+/// Whoever passes it keeps it too, so that it outlives this server.
+fn passed_by(options: &Options, socket: &Path) -> io::Result<Vec<OwnedFd>> {
+    let stream = UnixStream::connect(socket)?;
+    let received = unix_socket::receive(&stream, &mut [0])?;
+    for listener in &received.fds {
+        ioctl_fionbio(listener, options.acceptor != Acceptor::Blocking)?;
+    }
+    if received.fds.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(received.fds)
 }
 
 /// Whether it still listens: whoever has a duplicate of it can end that.

@@ -35,6 +35,9 @@ pub struct Options {
     /// Accept connections only once they have brought data (`TCP_DEFER_ACCEPT`)
     #[arg(long, value_name = "SECONDS")]
     pub defer_accept: Option<u16>,
+    /// Have the listener passed by whoever answers there, instead of opening one at each address
+    #[arg(long, value_name = "SOCKET")]
+    pub passed_by: Option<PathBuf>,
     /// Set a socket option before listening, as LEVEL:OPTION:HEX, the numbers and bytes of setsockopt
     #[arg(long = "set", value_name = "OPTION")]
     pub set: Vec<SocketOption>,
@@ -84,6 +87,7 @@ impl Options {
             without_reuse_port: false,
             fast_open: None,
             defer_accept: None,
+            passed_by: None,
             set: Vec::new(),
             receive: None,
             control: None,
@@ -117,6 +121,9 @@ impl Options {
         }
         if let Some(seconds) = self.defer_accept {
             option("defer-accept", seconds.to_string());
+        }
+        if let Some(socket) = &self.passed_by {
+            option("passed-by", socket.display().to_string());
         }
         for set in &self.set {
             option("set", set.to_string());
@@ -163,6 +170,7 @@ mod tests {
             without_reuse_port: true,
             fast_open: Some(16),
             defer_accept: Some(2),
+            passed_by: Some("/run/listener".into()),
             set: vec!["1:36:07000000".parse().expect("option")],
             receive: Some("game".to_owned()),
             control: Some("/run/reuseportd/control".into()),

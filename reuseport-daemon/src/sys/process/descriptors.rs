@@ -1,34 +1,34 @@
 //! `/proc/PID/fd`: a process's sockets.
 
-use std::{collections::HashSet, ffi::CStr, mem::MaybeUninit};
+use std::{ffi::CStr, mem::MaybeUninit};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw},
     io::Errno,
 };
 
-use super::{Process, ProcessError};
+use super::{Process, ProcessError, unless_ended};
 
 /// One `getdents64` call takes this much, which is some 1,300 descriptors.
 const DIRECTORY_BUFFER: usize = 32 * 1024;
 
-/// The inodes of all sockets that any of `pids` holds, `pids` being an instance's processes.
-/// Processes that have exited hold none.
+/// How many of the sockets with these inodes, in ascending order, any of `pids` holds, `pids` being an
+/// instance's processes. Processes that have exited hold none.
 ///
 /// # Errors
 ///
 /// As [`Process::open_sockets`], but for processes that are gone.
-pub fn session_inodes(pids: &[u32]) -> Result<HashSet<u32>, ProcessError> {
-    let mut inodes = HashSet::new();
+pub fn count_held(pids: &[u32], inodes: &[u32]) -> Result<u64, ProcessError> {
+    let mut held = vec![false; inodes.len()];
     for pid in pids {
-        let walked = Process::open(*pid)
-            .and_then(|process| each_socket(&process, |_, inode| _ = inodes.insert(inode)));
-        match walked {
-            Ok(()) | Err(ProcessError::NoProcess(_)) => {}
-            Err(other) => return Err(other),
-        }
+        let note = |_, inode| {
+            if let Ok(place) = inodes.binary_search(&inode) {
+                held[place] = true;
+            }
+        };
+        unless_ended(Process::open(*pid).and_then(|process| each_socket(&process, note)))?;
     }
-    Ok(inodes)
+    Ok(held.into_iter().filter(|it| *it).count() as u64)
 }
 
 /// Calls `found` with descriptor and inode of each socket of `process`.
@@ -133,9 +133,10 @@ mod tests {
         assert!(sockets.contains(&(udp.as_raw_fd(), inode(&udp))));
         assert!(!sockets.iter().any(|(fd, _)| *fd == file.as_raw_fd()));
 
-        let inodes = session_inodes(&[std::process::id(), i32::MAX.unsigned_abs()]);
-        let inodes = inodes.expect("inodes");
-        assert!(inodes.contains(&inode(&tcp)) && inodes.contains(&inode(&udp)));
+        let mut inodes = [inode(&tcp), inode(&udp), u32::MAX];
+        inodes.sort_unstable();
+        let held = count_held(&[std::process::id(), i32::MAX.unsigned_abs()], &inodes);
+        assert_eq!(held.expect("a count"), 2);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustix::{
 use thiserror::Error;
 
 pub use self::{
-    descriptors::session_inodes,
+    descriptors::count_held,
     holders::holders,
     tree::{descendants, lineage},
 };

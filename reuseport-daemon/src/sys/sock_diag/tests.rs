@@ -249,6 +249,36 @@ fn sessions_are_what_a_process_holds() {
     );
 }
 
+#[test]
+fn sessions_are_told_by_place_however_many_are_asked_for() {
+    let listeners = [
+        TcpListener::bind(V4).ok(),
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).ok(),
+    ];
+    let mut places = BTreeSet::new();
+    let mut expected = BTreeMap::new();
+    let mut open = Vec::new();
+    for listener in listeners.iter().flatten() {
+        let address = listener.local_addr().expect("an address");
+        let (ipv6, port) = (address.is_ipv6(), address.port());
+        // Over IPv4 to both; one that nobody accepts is no session.
+        for _ in 0..3 {
+            open.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect"));
+        }
+        let held = [0; 2].map(|_| listener.accept().expect("accept").0);
+        let mut inodes: Vec<u32> = held.iter().map(inode).collect();
+        inodes.sort_unstable();
+        places.insert(Place { ipv6, port });
+        expected.insert(Place { ipv6, port }, inodes);
+        open.extend(held);
+    }
+    let diag = SockDiag::open().expect("open");
+    assert_eq!(diag.sessions_at(&places).expect("sessions"), expected);
+    // Where nobody listens, so many that the kernel is asked for all there is.
+    places.extend((1..20).map(|port| Place { ipv6: false, port }));
+    assert_eq!(diag.sessions_at(&places).expect("sessions"), expected);
+}
+
 /// A listener with a key for `10.9.8.0/24`, which every kernel before it was left out could take.
 fn signed() -> Option<TcpListener> {
     const TCP_MD5SIG_EXT: i32 = 32;

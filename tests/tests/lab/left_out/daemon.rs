@@ -15,14 +15,12 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped},
+    steered::Steered,
     wait::until,
 };
 use rustix::process::Signal;
 
-use super::{
-    drain::{Drain, cookie_of},
-    steered::Steered,
-};
+use super::drain::{Drain, cookie_of};
 use crate::lab::setup::{DEADLINE, PORT, listeners_of, start, v4_options};
 
 const CLIENTS: u32 = 16;

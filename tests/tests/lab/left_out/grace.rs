@@ -19,12 +19,10 @@ use reuseport_daemon::{
     steering::ProgramKind,
     sys::socket,
 };
+use reuseport_tests::steered::Steered;
 use socket2::{SockFilter, SockRef};
 
-use super::{
-    drain::{Drain, cookie_of},
-    steered::Steered,
-};
+use super::drain::{Drain, cookie_of};
 use crate::lab::setup::{DEADLINE, PORT, listeners_of, start, tell, v4_options};
 
 const CLIENTS: u32 = 16;

@@ -8,4 +8,3 @@ pub(crate) mod grace;
 pub(crate) mod overflow;
 pub(crate) mod queued;
 pub(crate) mod snapshot;
-mod steered;

@@ -13,14 +13,12 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped},
+    steered::Steered,
     wait::until,
 };
 use rustix::process::Signal;
 
-use super::{
-    drain::{Drain, cookie_of, shut_down},
-    steered::Steered,
-};
+use super::drain::{Drain, cookie_of, shut_down};
 use crate::lab::setup::{DEADLINE, PORT, start, v4_options};
 
 const CLIENTS: u32 = 20;

@@ -11,11 +11,9 @@ use reuseport_daemon::{
     },
     steering::ProgramKind,
 };
+use reuseport_tests::steered::Steered;
 
-use super::{
-    drain::{Drain, cookie_of},
-    steered::Steered,
-};
+use super::drain::{Drain, cookie_of};
 use crate::lab::setup::{DEADLINE, PORT, far_away, start, tell, v4_options};
 
 /// What is left out.
