@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result};
@@ -32,7 +32,7 @@ pub(crate) fn build(profile: &str, revision: Option<&str>, to: &Path) -> Result<
     if let Some(revision) = revision {
         deb.args(["--deb-revision", revision]);
     }
-    let printed = run::output(&mut deb)?;
+    let printed = run::output(deb.stderr(Stdio::inherit()))?;
     let last = printed.lines().last();
     Ok(last.context("cargo-deb says what it has made")?.into())
 }
