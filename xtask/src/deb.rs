@@ -12,22 +12,22 @@ use crate::{paths, run, setup};
 const CARGO_DEB: &str = "cargo-deb";
 const CARGO_DEB_VERSION: &str = "3.8.0";
 
-/// Builds the package as users get it, and says where it is.
+/// Builds the package, and says where it is.
 pub(crate) fn run() -> Result<()> {
-    let package = build("release", None, &paths::target().join("debian"))?;
+    let package = build(None, &paths::target().join("debian"))?;
     run::show(&package.display().to_string());
     Ok(())
 }
 
-/// Builds the programs with `profile` and packs them, into the directory `to`. `revision` makes it a
-/// later package of the same version.
-pub(crate) fn build(profile: &str, revision: Option<&str>, to: &Path) -> Result<PathBuf> {
+/// Builds the package as users get it, into the directory `to`. `revision` tells packages of the same
+/// version apart.
+pub(crate) fn build(revision: Option<&str>, to: &Path) -> Result<PathBuf> {
     setup::for_packages()?;
     let root = paths::root();
     let mut deb = Command::new(cargo_deb()?);
     deb.current_dir(root)
-        .args(["--package", "reuseport-daemon", "--profile", profile])
-        .args(["--locked", "--strip", "--output"])
+        .args(["--package", "reuseport-daemon", "--locked"])
+        .args(["--strip", "--output"])
         .arg(to);
     if let Some(revision) = revision {
         deb.args(["--deb-revision", revision]);
