@@ -1,6 +1,7 @@
 //! `cargo xtask deb`: the Debian package.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -14,7 +15,8 @@ const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// Builds the package, and says where it is.
 pub(crate) fn run() -> Result<()> {
-    let package = build(None, &paths::target().join("debian"))?;
+    // Not where cargo-deb puts it by itself: there, the next run of it takes the package away.
+    let package = build(None, &paths::target().join("deb"))?;
     run::show(&package.display().to_string());
     Ok(())
 }
@@ -23,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
 /// version apart.
 pub(crate) fn build(revision: Option<&str>, to: &Path) -> Result<PathBuf> {
     setup::for_packages()?;
+    fs::create_dir_all(to).with_context(|| format!("could not make {}", to.display()))?;
     let root = paths::root();
     let mut deb = Command::new(cargo_deb()?);
     deb.current_dir(root)

@@ -85,9 +85,7 @@ pub(super) fn compose(kernel: &Kernel, home: &Path) -> Result<PathBuf> {
     }
     // The same programs twice: what is exchanged is the package.
     for revision in ["1", "2"] {
-        let place = root.join("srv/packages").join(revision);
-        fs::create_dir_all(&place)?;
-        deb::build(Some(revision), &place)?;
+        deb::build(Some(revision), &root.join("srv/packages").join(revision))?;
     }
     copy(&test()?, &root.join("usr/local/bin").join(TEST))?;
     for (source, place) in FILES {
