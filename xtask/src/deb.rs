@@ -1,8 +1,9 @@
 //! `cargo xtask deb`: the Debian package.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result};
@@ -12,27 +13,29 @@ use crate::{paths, run, setup};
 const CARGO_DEB: &str = "cargo-deb";
 const CARGO_DEB_VERSION: &str = "3.8.0";
 
-/// Builds the package as users get it, and says where it is.
+/// Builds the package, and says where it is.
 pub(crate) fn run() -> Result<()> {
-    let package = build("release", None, &paths::target().join("debian"))?;
+    // Not where cargo-deb puts it by itself: there, the next run of it takes the package away.
+    let package = build(None, &paths::target().join("deb"))?;
     run::show(&package.display().to_string());
     Ok(())
 }
 
-/// Builds the programs with `profile` and packs them, into the directory `to`. `revision` makes it a
-/// later package of the same version.
-pub(crate) fn build(profile: &str, revision: Option<&str>, to: &Path) -> Result<PathBuf> {
+/// Builds the package as users get it, into the directory `to`. `revision` tells packages of the same
+/// version apart.
+pub(crate) fn build(revision: Option<&str>, to: &Path) -> Result<PathBuf> {
     setup::for_packages()?;
+    fs::create_dir_all(to).with_context(|| format!("could not make {}", to.display()))?;
     let root = paths::root();
     let mut deb = Command::new(cargo_deb()?);
     deb.current_dir(root)
-        .args(["--package", "reuseport-daemon", "--profile", profile])
-        .args(["--locked", "--strip", "--output"])
+        .args(["--package", "reuseport-daemon", "--locked"])
+        .args(["--strip", "--output"])
         .arg(to);
     if let Some(revision) = revision {
         deb.args(["--deb-revision", revision]);
     }
-    let printed = run::output(&mut deb)?;
+    let printed = run::output(deb.stderr(Stdio::inherit()))?;
     let last = printed.lines().last();
     Ok(last.context("cargo-deb says what it has made")?.into())
 }

@@ -18,12 +18,6 @@ use crate::{
 /// what the game is written in.
 const PACKAGES: &str = "systemd,systemd-sysv,kmod,procps,iproute2,python3-minimal";
 
-/// How programs for the machine are built: as they are in development anyway.
-const PROFILE: &str = "dev";
-
-/// Where that leaves them.
-const BUILT: &str = "debug";
-
 /// The test, by its target's name.
 const TEST: &str = "vm-systemd";
 
@@ -91,9 +85,7 @@ pub(super) fn compose(kernel: &Kernel, home: &Path) -> Result<PathBuf> {
     }
     // The same programs twice: what is exchanged is the package.
     for revision in ["1", "2"] {
-        let place = root.join("srv/packages").join(revision);
-        fs::create_dir_all(&place)?;
-        deb::build(PROFILE, Some(revision), &place)?;
+        deb::build(Some(revision), &root.join("srv/packages").join(revision))?;
     }
     copy(&test()?, &root.join("usr/local/bin").join(TEST))?;
     for (source, place) in FILES {
@@ -143,10 +135,10 @@ fn base(home: &Path) -> Result<PathBuf> {
 fn test() -> Result<PathBuf> {
     run::run(
         run::cargo(paths::root())
-            .args(["build", "--locked", "--profile", PROFILE])
-            .args(["--package", "reuseport-tests", "--bin", TEST]),
+            .args(["build", "--locked", "--package", "reuseport-tests"])
+            .args(["--bin", TEST]),
     )?;
-    Ok(paths::target().join(BUILT).join(TEST))
+    Ok(paths::target().join("debug").join(TEST))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
