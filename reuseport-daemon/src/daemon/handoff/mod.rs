@@ -128,7 +128,7 @@ impl Handoff {
     /// Answers a process that says that it has received a connection, once the daemon has nothing of
     /// that connection any more: its end must be its owner's doing.
     pub(super) fn acknowledge(
-        &self,
+        self: &Arc<Self>,
         id: u64,
         process: ProcessId,
         replier: Replier,
@@ -141,6 +141,8 @@ impl Handoff {
             Acknowledged::Others => replier.finish(answer(false)),
             Acknowledged::Before => replier.finish(answer(true)),
             Acknowledged::Now(closer) => {
+                // There is room for one more, and nobody may come by who takes more from the queues.
+                self.hand_out_later();
                 tokio::spawn(async move {
                     tokio::select! {
                         () = closer.settled(0) => {}
