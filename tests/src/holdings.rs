@@ -1,6 +1,6 @@
 //! How much a daemon holds, as numbers that must not grow.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{
     stage::Stage,
@@ -93,12 +93,16 @@ impl Holdings {
     pub fn not_exceeded(&self, stage: &Stage) -> Result<()> {
         let pid = stage.daemon().pid();
         until("threads end", || Ok(usage::threads(pid)? <= self.threads))?;
-        let now = Self::of(stage)?;
         let allowed = Self {
             resident: self.resident + SLACK,
             ..*self
         };
-        ensure!(now.or_more(allowed) == allowed, "{self:?} became {now:?}");
-        Ok(())
+        let mut now = Self::of(stage)?;
+        // A connection that has been answered lasts a moment longer.
+        let waited = until("it holds no more", || {
+            now = Self::of(stage)?;
+            Ok(now.or_more(allowed) == allowed)
+        });
+        waited.with_context(|| format!("{self:?} became {now:?}"))
     }
 }

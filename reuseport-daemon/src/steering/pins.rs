@@ -88,6 +88,11 @@ impl Pins {
         definition: &Definition,
     ) -> Result<(ServiceMaps, Service), SteeringError> {
         let name = &definition.name;
+        let place = self.place(name);
+        if place.exists() {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(path_error("create", &place, source));
+        }
         self.clear_aside(name)?;
         let aside = self.aside(name);
         fs::create_dir(&aside).map_err(|source| path_error("create", &aside, source))?;

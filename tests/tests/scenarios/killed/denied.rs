@@ -44,7 +44,7 @@ pub(crate) const DENIED: [Operation; 11] = [
     },
     Operation::Migrate {
         drain: "kernel",
-        retire: "signal:TERM",
+        retire: "shutdown",
     },
     Operation::RollBack,
     Operation::Release,
@@ -157,8 +157,8 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
                         scene.check(expected, None)?;
                         return Ok(true);
                     }
-                    let unchanged = scene.traces()?.same_as(&before);
-                    unchanged.with_context(|| format!("{error:?}"))?;
+                    let unchanged = scene.comes_back_to(&before);
+                    unchanged.with_context(|| format!("{error}"))?;
                 }
             }
         }
@@ -244,6 +244,19 @@ impl Scene {
         let there = ["done", "unchanged"].contains(&result.outcome.as_str());
         ensure!(there, "{result:?}");
         Ok(())
+    }
+
+    /// Waits until everything is as it was before: what could not be undone at once is undone later.
+    fn comes_back_to(&self, before: &Traces) -> Result<()> {
+        let mut now = self.traces()?;
+        let waited = until("all is as before", || {
+            if now != *before {
+                now = self.traces()?;
+            }
+            Ok(now == *before)
+        });
+        now.same_as(before)?;
+        waited
     }
 
     fn traces(&self) -> Result<Traces> {
