@@ -12,7 +12,6 @@ use thiserror::Error;
 
 use super::units;
 use crate::{
-    api::wire::Failure,
     domain::{
         Address, Definition, Found, Label, ListenerFault, Placed, ProcessId, Refusal, SocketCookie,
         UnitName, of_passed, of_process, unfit,
@@ -224,19 +223,16 @@ fn by_descriptors(
 pub(super) fn open_listeners(
     definition: &Definition,
     netns: &Netns,
-) -> Result<BTreeSet<SocketCookie>, Failure> {
-    let open = || -> Result<BTreeSet<SocketCookie>, InspectError> {
-        let diag = netns.enter(SockDiag::open)??;
-        let mut found = BTreeSet::new();
-        for _ in 0..2 {
-            for address in &definition.addresses {
-                let here = diag.listeners(Some(address.socket.port()))?;
-                found.extend(here.into_iter().map(|row| row.cookie));
-            }
+) -> Result<BTreeSet<SocketCookie>, InspectError> {
+    let diag = netns.enter(SockDiag::open)??;
+    let mut found = BTreeSet::new();
+    for _ in 0..2 {
+        for address in &definition.addresses {
+            let here = diag.listeners(Some(address.socket.port()))?;
+            found.extend(here.into_iter().map(|row| row.cookie));
         }
-        Ok(found)
-    };
-    Ok(open()?)
+    }
+    Ok(found)
 }
 
 /// Duplicates of those listeners of a process that `cookies` names and that it still has; one that has

@@ -96,7 +96,7 @@ impl Driver {
         }
         self.find(
             name,
-            inspect::open_listeners,
+            |definition, netns| Ok(inspect::open_listeners(definition, netns)?),
             |driver, name, found| match found {
                 Ok(listening) => driver.forget_closed(name, &listening),
                 Err(failure) => {

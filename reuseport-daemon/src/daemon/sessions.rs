@@ -93,9 +93,9 @@ fn open_sessions(diag: &SockDiag, ports: &BTreeSet<u16>) -> Result<Vec<u32>, Soc
     Ok(sessions)
 }
 
-/// How many of `sessions`, in ascending order, an instance has: those of its process and of the descendants that are not
-/// another instance's. `leaders` are the processes of all instances: nginx upgraded by `USR2` is its
-/// predecessor's child.
+/// How many of `sessions`, in ascending order, an instance has: those of its process and of the
+/// descendants that are not another instance's. `leaders` are the processes of all instances: nginx
+/// upgraded by `USR2` is its predecessor's child.
 pub(super) fn held_by(pid: u32, leaders: &[u32], sessions: &[u32]) -> Result<u64, ProcessError> {
     if sessions.is_empty() {
         return Ok(0);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
     io::Errno,
 };
 
@@ -88,11 +88,6 @@ impl Pins {
         definition: &Definition,
     ) -> Result<(ServiceMaps, Service), SteeringError> {
         let name = &definition.name;
-        let place = self.place(name);
-        if place.exists() {
-            let source = io::ErrorKind::AlreadyExists.into();
-            return Err(path_error("create", &place, source));
-        }
         self.clear_aside(name)?;
         let aside = self.aside(name);
         fs::create_dir(&aside).map_err(|source| path_error("create", &aside, source))?;
@@ -109,10 +104,12 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// Where the kernel refuses, or something is there already, such as another's directory, which a
+    /// plain rename would take the place of if it is empty. Nothing has changed then.
     pub fn settle(&self, name: &ServiceName) -> Result<(), SteeringError> {
         let (place, aside) = (self.place(name), self.aside(name));
-        fs::rename(&aside, &place).map_err(|source| path_error("rename", &aside, source))
+        renameat_with(CWD, &aside, CWD, &place, RenameFlags::NOREPLACE)
+            .map_err(|errno| path_error("rename", &aside, errno.into()))
     }
 
     /// Opens a service's maps and programs, and reads the service as it was left.

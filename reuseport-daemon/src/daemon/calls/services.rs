@@ -79,12 +79,7 @@ impl Driver {
             if let Some(mut managed) = self.services.remove(&name) {
                 managed.lot.close_all();
             }
-            let aside = if self.pins.place(&name).exists() {
-                self.pins.set_aside(&name)
-            } else {
-                Ok(())
-            };
-            if let Err(error) = aside.and_then(|()| self.pins.clear_aside(&name)) {
+            if let Err(error) = self.pins.clear_aside(&name) {
                 warn!(service = %name, error = chain(&error), "pins of no service are left");
             }
             return Err(failure);
@@ -100,8 +95,12 @@ impl Driver {
     /// before the program is attached leaves just that. It has to be a service's, to be taken up.
     fn settle(&mut self, name: &ServiceName) -> Result<(), Failure> {
         self.pins.settle(name)?;
-        self.park_first(name)
-            .map_err(|error| failure::not_parked(&error))
+        self.park_first(name).map_err(|error| {
+            if let Err(error) = self.pins.set_aside(name) {
+                warn!(service = %name, error = chain(&error), "pins of no service are left");
+            }
+            failure::not_parked(&error)
+        })
     }
 
     /// The network namespace that a service is in.

@@ -136,7 +136,7 @@ impl Driver {
         }
         self.find(
             name,
-            inspect::open_listeners,
+            |definition, netns| Ok(inspect::open_listeners(definition, netns)?),
             move |driver, name, found| match found {
                 Ok(listening) => driver.unpark(name, group, &listening),
                 Err(failure) => {

@@ -2,8 +2,9 @@
 //!
 //! systemd puts units into slices, and a user's units into those of the user's manager. Each of these
 //! is watched for groups that are made in it; of users only the one whose the service is, since the
-//! others' listeners would not be fit, and each of them can make groups of any name and number. A unit of the pattern is watched itself as well: where
-//! systemd restarts one by itself (`Restart=`), its group stays, is emptied and gets a process.
+//! others' listeners would not be fit, and each of them can make groups of any name and number. A unit
+//! of the pattern is watched itself as well: where systemd restarts one by itself (`Restart=`), its
+//! group stays, is emptied and gets a process.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
