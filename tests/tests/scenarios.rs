@@ -86,7 +86,7 @@ fn trials() -> Vec<Trial> {
             loopback_500, link_100, kernel_loopback_100, kernel_link_100, ten_thousand,
         }
         exhaustion: exhaustion::bpffs { read_only }
-        exhaustion: exhaustion::clients { a_thousand, half_a_call, clogged }
+        exhaustion: exhaustion::clients { a_thousand, denied_client, half_a_call, clogged }
         exhaustion: exhaustion::descriptors { one_by_one, turned_away, handoff }
         handoff: handoff::receivers { rust, python, every_acceptor, churn }
         handoff: handoff::troubles {

@@ -7,6 +7,7 @@
 //! Architecture Invariant: no thread that others wait for closes what a client chose.
 
 use std::{
+    convert::Infallible,
     mem::{self, ManuallyDrop},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr,
@@ -94,6 +95,16 @@ impl Closer {
             .is_err()
         {
             self.start();
+        }
+    }
+
+    /// Sees to it, for as long as it is polled, that what nobody waits for is closed as well.
+    pub async fn attended(self: &Arc<Self>) -> Infallible {
+        let mut open = self.open.subscribe();
+        loop {
+            // The sender is this closer's own.
+            let _ = open.wait_for(|open| *open > 0).await;
+            self.settled(0).await;
         }
     }
 

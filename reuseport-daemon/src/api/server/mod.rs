@@ -182,8 +182,10 @@ impl Server {
             strangers: Arc::default(),
             tasks: JoinSet::new(),
         };
+        let strangers = Arc::clone(&acceptor.strangers);
         let result = tokio::select! {
             () = shutdown => Ok(()),
+            never = strangers.attended() => match never {},
             error = acceptor.accept_forever(&mut door) => Err(ServerError::Accept(error)),
         };
         let _ = stop.send(true);

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Write as _},
+    ops::RangeInclusive,
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
 };
@@ -12,6 +13,7 @@ use reuseport_daemon::{lab::world::World, sys::unix_socket};
 use reuseport_tests::{
     control,
     holdings::Holdings,
+    kill_points::{Denial, Trace},
     stage::{DEADLINE, SERVICE, Stage, any_v4, v4},
     traces::Traces,
     wait::until,
@@ -62,6 +64,37 @@ pub(crate) fn a_thousand() -> Result<()> {
         before.not_exceeded(&stage)?;
     }
     none_lost(load)
+}
+
+/// A client is denied what it takes to serve it, or to turn it away and close its connection, from each
+/// call on: those that come later are served, and nothing is left open.
+pub(crate) fn denied_client() -> Result<()> {
+    const CLIENTS: usize = 4;
+    /// Calls in a row: what one client takes, and then what it takes to send it away.
+    const COUNTS: RangeInclusive<usize> = 1..=3;
+    let stage = Stage::set(World::loopback()?, &[any_v4()])?;
+    let socket = stage.home().socket();
+    let before = Traces::of(&stage)?;
+    for count in COUNTS {
+        for call in 0.. {
+            let trace = Trace::deny(stage.daemon(), Denial { call, count })?;
+            // They have asked before they are let in, and are served or are not.
+            let clients = (0..CLIENTS).map(|_| asking(&socket));
+            for mut client in clients.collect::<Result<Vec<_>>>()? {
+                let _ = control::read_message(&mut client)?;
+            }
+            let seen = trace.end(|| {
+                let _ = stage.daemon().status();
+            })?;
+            if !seen.struck {
+                ensure!(call > 3, "only {call} calls that take something");
+                break;
+            }
+            let unchanged = Traces::of(&stage).and_then(|it| it.same_as(&before));
+            unchanged.with_context(|| format!("{count} denied, {:?}", &seen.effects[call..]))?;
+        }
+    }
+    Ok(())
 }
 
 /// Clients that send half a call, with descriptors, and stay: others are served, and these are sent away
