@@ -20,6 +20,16 @@ impl End {
     }
 }
 
+/// No more was lost than servers that were killed had accepted.
+pub(super) fn check_accepted(ledger: &Ledger, accepted: u64) -> Result<()> {
+    let lost = ledger.lost();
+    ensure!(
+        lost <= accepted,
+        "{lost} lost of {accepted} that had been accepted"
+    );
+    Ok(())
+}
+
 /// Whatever was lost was under way when a server ended.
 pub(super) fn check_losses(ledger: &Ledger, ends: &[End]) -> Result<()> {
     for kind in [LossKind::Refused, LossKind::TimedOut, LossKind::Wrong] {

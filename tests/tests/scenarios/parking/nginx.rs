@@ -27,7 +27,7 @@ use rustix::process::Signal;
 use super::{
     super::nginx::go_on,
     check_waits,
-    end::{End, check_closed, check_losses},
+    end::{End, check_accepted, check_closed, check_losses},
     gap, park,
 };
 
@@ -105,11 +105,7 @@ pub(crate) fn killed_20() -> Result<()> {
     }
     let ledger = load.stop()?.connections;
     tell("kill -9 and start", &ledger);
-    ensure!(
-        ledger.lost() <= accepted,
-        "{} lost of {accepted} that had been accepted",
-        ledger.lost()
-    );
+    check_accepted(&ledger, accepted)?;
     check_losses(&ledger, &ends)?;
     check_waits(&ledger, longest)
 }

@@ -129,13 +129,21 @@ fn comes_back(
     check_sums(&stage, &ledger)
 }
 
-/// Shuts down an instance's listeners through duplicates, but for the last one.
-pub(super) fn shut_down_all_but_one(stage: &Stage, server: &Fixture, label: &str) -> Result<()> {
+/// Shuts down an instance's listeners through duplicates, but for one, and says when each ended.
+pub(super) fn shut_down_all_but_one(
+    stage: &Stage,
+    server: &Fixture,
+    label: &str,
+) -> Result<Vec<End>> {
     let instance = instance_status(stage, SERVICE, label)?.context("the instance")?;
-    for listener in instance.listeners.iter().skip(1) {
-        shut_down(stage, server, listener)?;
-    }
-    Ok(())
+    let all_but_one = instance.listeners.iter().skip(1);
+    all_but_one
+        .map(|listener| {
+            let begun = Instant::now();
+            shut_down(stage, server, listener)?;
+            Ok(End::since(begun))
+        })
+        .collect()
 }
 
 /// Shuts down one of the two listeners that an instance has at an address.

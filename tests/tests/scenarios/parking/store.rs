@@ -30,7 +30,7 @@ use rustix::process::Signal;
 
 use super::{
     CLIENTS, begin, check_sums, churn,
-    end::{End, check_losses},
+    end::{End, check_accepted, check_losses},
     gap, park_on, sessions_of_all, tell, until_parked,
 };
 
@@ -96,11 +96,7 @@ fn both_end(end_daemon: impl Fn(&mut Stage) -> Result<()>) -> Result<()> {
     ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
     let ledger = load.stop()?.connections;
     tell("kept", &ledger, began.elapsed());
-    ensure!(
-        ledger.lost() <= accepted,
-        "{} lost of {accepted} that had been accepted",
-        ledger.lost()
-    );
+    check_accepted(&ledger, accepted)?;
     check_losses(&ledger, &kills)?;
     check_sums(&stage, &ledger)
 }
