@@ -69,3 +69,11 @@ pub(super) fn reason(code: &str, message: impl Into<String>) -> Reason {
         hint: None,
     }
 }
+
+/// The daemon stops before it has an answer.
+pub(super) fn stopping() -> Failure {
+    Failure::Failed(reason(
+        "stopping",
+        "the daemon stops: the call was not finished",
+    ))
+}

@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{
     beside::Beside,
+    event::{Event, RETRY, again_after, again_later},
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
     migrate_req::Switch,
@@ -14,67 +15,28 @@ use super::{
     observe::{self, Seen},
     parking::{Left, Store},
     probe::Probe,
-    units::UnitEvent,
+    wake::{Sleepers, Woken},
     watch::{Exit, Exits},
     watchdog::Watchdog,
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{
-        self, Decision, Definition, End, InstanceState, Refusal, ServiceName, SocketCookie, Wait,
-    },
+    domain::{self, Decision, Definition, End, InstanceState, Refusal, ServiceName, Wait},
     steering::{Loader, Pins},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
 
-/// How long the driver waits before it tries again what the kernel refused.
-const RETRY: Duration = Duration::from_millis(500);
+/// How the driver goes on once something has been found out beside it.
+pub(super) type Then = Box<dyn FnOnce(&mut Driver) + Send>;
 
-/// What comes back to the driver from beside it.
-pub(super) enum Event {
-    /// What a call needed to know has been found out; this goes on with it.
-    Found(Then),
-    /// What a migration waited for.
-    Seen {
-        /// The service.
-        service: ServiceName,
-        /// Which run waited.
-        run: u64,
-        /// What was seen.
-        seen: Seen,
-    },
-    /// A connection waits in a parking listener.
-    Parked {
-        /// The service.
-        service: ServiceName,
-        /// Its group.
-        group: usize,
-        /// The parking listener.
-        cookie: SocketCookie,
-    },
-    /// Nobody has served a group for as long as connections may wait.
-    ParkTimeout {
-        /// The service.
-        service: ServiceName,
-        /// Its group.
-        group: usize,
-        /// When that began.
-        since_ms: u64,
-    },
-    /// A service that could not park, or have its parking listeners kept, is to try again.
-    ParkAgain(ServiceName),
-    /// Connections that waited have been moved to whoever serves.
-    Unparked(ServiceName),
-    /// A service that an earlier daemon left was taken up a moment ago.
-    TakenUp(ServiceName),
-    /// A unit may have a listener, or is to be looked at again.
-    Unit(UnitEvent),
-    /// What a service could not undo is to be undone.
-    Owed(ServiceName),
+/// What comes to the driver.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) calls: mpsc::Receiver<Envelope>,
+    pub(super) found: mpsc::UnboundedReceiver<Then>,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) exits: mpsc::UnboundedReceiver<Exit>,
 }
-
-/// The rest of a call.
-type Then = Box<dyn FnOnce(&mut Driver) + Send>;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -99,6 +61,7 @@ pub(super) struct Driver {
     /// Those that an earlier daemon left, of services that are not taken up.
     pub(super) left: Left,
     pub(super) beside: Beside,
+    pub(super) found: mpsc::UnboundedSender<Then>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) exits: Exits,
     /// True when the daemon is about to stop.
@@ -109,9 +72,7 @@ impl Driver {
     /// Serves calls and events until `stop` resolves. The data path stays as it is.
     pub(super) async fn serve(
         mut self,
-        mut calls: mpsc::Receiver<Envelope>,
-        mut events: mpsc::UnboundedReceiver<Event>,
-        mut exits: mpsc::UnboundedReceiver<Exit>,
+        mut inbox: Inbox,
         stop: impl Future<Output = ()>,
         mut watchdog: Watchdog,
     ) {
@@ -125,9 +86,10 @@ impl Driver {
                     stopping = true;
                     self.runs.values_mut().for_each(Run::dismiss);
                 }
-                Some(event) = events.recv() => self.on_event(event),
-                Some(exit) = exits.recv() => self.on_exit(exit),
-                Some(envelope) = calls.recv() => self.on_call(envelope),
+                Some(then) = inbox.found.recv() => then(&mut self),
+                Some(event) = inbox.events.recv() => self.on_event(event),
+                Some(exit) = inbox.exits.recv() => self.on_exit(exit),
+                Some(envelope) = inbox.calls.recv() => self.on_call(envelope),
                 () = watchdog.due() => self.store.tell("WATCHDOG=1"),
                 else => break,
             }
@@ -139,8 +101,6 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Found(then) => then(self),
-            Event::Seen { service, run, seen } => self.on_seen(&service, run, seen),
             Event::Parked {
                 service,
                 group,
@@ -153,7 +113,6 @@ impl Driver {
             } => self.on_park_timeout(&service, group, since_ms),
             Event::ParkAgain(service) => self.on_park_again(&service),
             Event::Unparked(service) => self.wake(&service),
-            Event::TakenUp(service) => self.on_taken_up(&service),
             Event::Unit(event) => self.on_unit(event),
             Event::Owed(service) => {
                 if let Some(managed) = self.services.get_mut(&service) {
@@ -174,9 +133,10 @@ impl Driver {
         let decision = domain::advance(&managed.state, observation, clock::boottime_ms());
         if let Err(failure) = self.apply(name, decision) {
             error!(service = %name, %failure, "a migration cannot go on; trying again");
-            let service = name.clone();
-            let seen = Seen::Missed;
-            again_later(&self.events, Event::Seen { service, run, seen });
+            let name = name.clone();
+            self.later(RETRY, move |driver| {
+                driver.on_seen(&name, run, Seen::Missed);
+            });
         }
     }
 
@@ -208,6 +168,28 @@ impl Driver {
         self.look_for_units(&exit.service);
     }
 
+    /// Wakes the acceptors of a service beside the driver, after the kernel may have moved connections
+    /// to them that no migration accounts for.
+    pub(super) fn wake(&self, name: &ServiceName) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        let sleepers = Sleepers::of(managed, self.probe.clone());
+        let service = name.clone();
+        self.beside.run(move || {
+            let Woken {
+                connections,
+                trouble,
+            } = sleepers.wake();
+            if connections > 0 {
+                info!(%service, connections, "woke acceptors that this kernel leaves asleep");
+            }
+            if let Some(trouble) = trouble {
+                warn!(%service, %trouble, "acceptors may be asleep");
+            }
+        });
+    }
+
     /// Takes a look at a process beside the driver, and then goes on with the call.
     pub(super) fn look(
         &self,
@@ -233,7 +215,7 @@ impl Driver {
         let definition = managed.state.definition.clone();
         let netns = Arc::clone(&managed.netns);
         let identity = Arc::clone(&managed.identity);
-        let events = self.events.clone();
+        let to = self.found.clone();
         self.beside.run(move || {
             let found = find(&definition, &netns);
             let then: Then = Box::new(move |driver| {
@@ -244,8 +226,13 @@ impl Driver {
                 then(driver, &name, if same { found } else { Err(gone.into()) });
             });
             // An error means that the daemon is stopping.
-            let _ = events.send(Event::Found(then));
+            let _ = to.send(then);
         });
+    }
+
+    /// Goes on after a pause.
+    pub(super) fn later(&self, pause: Duration, then: impl FnOnce(&mut Self) + Send + 'static) {
+        again_after(pause, &self.found, Box::new(then) as Then);
     }
 
     /// Performs a decision that needs no sockets, and goes on from there.
@@ -306,31 +293,15 @@ impl Driver {
         });
         run.note_wait(wait);
         let watched = observe::Watched::of(managed, Arc::clone(&run.open), self.probe.clone());
-        let (service, run) = (name.clone(), run.id);
-        let (grace, events) = (self.grace, self.events.clone());
+        let (name, run) = (name.clone(), run.id);
+        let (grace, to) = (self.grace, self.found.clone());
         tokio::spawn(async move {
             let seen = observe::observe(wait, watched, grace).await;
+            let then: Then = Box::new(move |driver| driver.on_seen(&name, run, seen));
             // An error means that the daemon is stopping.
-            let _ = events.send(Event::Seen { service, run, seen });
+            let _ = to.send(then);
         });
     }
-}
-
-pub(super) fn again_later<T: Send + 'static>(to: &mpsc::UnboundedSender<T>, what: T) {
-    again_after(RETRY, to, what);
-}
-
-pub(super) fn again_after<T: Send + 'static>(
-    pause: Duration,
-    to: &mpsc::UnboundedSender<T>,
-    what: T,
-) {
-    let to = to.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(pause).await;
-        // An error means that the daemon is stopping.
-        let _ = to.send(what);
-    });
 }
 
 fn log_end(name: &ServiceName, end: End) {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{
-    driver::{Event, again_later},
+    event::{Event, again_later},
     handoff::Handoff,
     inspect::Sockets,
     migrate_req::{Switch, SwitchError},

@@ -13,6 +13,7 @@ use super::{
     failure,
     managed::{Managed, Performed},
     observe::Seen,
+    progress::{phase_since, tell},
     session_wait::SessionWait,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     },
     domain::{Drain, End, Migration, Observation, Wait},
     steering::Runs,
-    sys::{netstat::TcpCounters, sock_diag::Handshake},
+    sys::{clock::millis, netstat::TcpCounters, sock_diag::Handshake},
 };
 
 /// What the caller is told of a target that has closed its listeners.
@@ -147,11 +148,9 @@ impl Run {
         };
         let tally = migration.tally;
         let progress = Progress {
-            phase: migration.phase.as_str().to_owned(),
-            elapsed_ms: millis(self.started.elapsed()),
             handshakes: tally.map(|_| self.open_handshakes()),
             queued: tally.map(|tally| tally.left.saturating_sub(self.open_handshakes())),
-            sessions: None,
+            ..phase_since(migration.phase.as_str(), self.started)
         };
         tell(replier, progress);
     }
@@ -247,34 +246,6 @@ impl Run {
     }
 }
 
-/// Tells that a phase has begun that the domain does not wait in.
-pub(super) fn tell_phase(replier: &Replier, phase: &str, started: Instant) {
-    tell(replier, phase_since(phase, started));
-}
-
-/// Tells how many sessions the old instances have left.
-pub(super) fn tell_sessions(replier: &Replier, sessions: Option<u64>, started: Instant) {
-    let progress = Progress {
-        sessions,
-        ..phase_since("sessions", started)
-    };
-    tell(replier, progress);
-}
-
-fn phase_since(phase: &str, started: Instant) -> Progress {
-    Progress {
-        phase: phase.to_owned(),
-        elapsed_ms: millis(started.elapsed()),
-        handshakes: None,
-        queued: None,
-        sessions: None,
-    }
-}
-
-fn tell(replier: &Replier, progress: Progress) {
-    replier.progress(progress.into());
-}
-
 /// What is reported where the counters could not be read.
 const NO_COUNTERS: TcpCounters = TcpCounters {
     migrated: None,
@@ -282,11 +253,6 @@ const NO_COUNTERS: TcpCounters = TcpCounters {
     listen_overflows: 0,
     listen_drops: 0,
 };
-
-/// Whole milliseconds.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Whole microseconds.
 fn micros(duration: Duration) -> u64 {

@@ -4,13 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{
-    attachment,
-    driver::{Driver, Event, again_after, again_later},
-    failure::failed,
-    inspect,
-    managed::Managed,
-};
+use super::{attachment, driver::Driver, event::RETRY, failure::failed, inspect, managed::Managed};
 use crate::{
     api::wire::Failure,
     chain::chain,
@@ -78,7 +72,7 @@ impl Driver {
             }
             // Processes may have ended while no daemon was there to see it.
             self.wake(&name);
-            again_after(PAUSE, &self.events, Event::TakenUp(name));
+            self.take_up_later(&name, PAUSE);
         }
         Ok(())
     }
@@ -86,13 +80,12 @@ impl Driver {
     /// A service has been taken up a moment ago. An instance that serves may have closed listeners while
     /// no daemon was there to be told, or to see it through: its slots are on record, and so the tables
     /// name them.
-    pub(super) fn on_taken_up(&mut self, name: &ServiceName) {
+    fn on_taken_up(&mut self, name: &ServiceName) {
         let Some(managed) = self.services.get(name) else {
             return;
         };
-        let again = Event::TakenUp(name.clone());
         if managed.state.migration.is_some() {
-            return again_later(&self.events, again);
+            return self.take_up_later(name, RETRY);
         }
         self.find(
             name,
@@ -101,10 +94,15 @@ impl Driver {
                 Ok(listening) => driver.forget_closed(name, &listening),
                 Err(failure) => {
                     warn!(service = %name, ?failure, "cannot look for listeners; trying again");
-                    again_later(&driver.events, again);
+                    driver.take_up_later(name, RETRY);
                 }
             },
         );
+    }
+
+    fn take_up_later(&self, name: &ServiceName, pause: Duration) {
+        let name = name.clone();
+        self.later(pause, move |driver| driver.on_taken_up(&name));
     }
 
     /// Takes note of listeners that have been closed, all but those in `listening`.

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     Config, ConfigError,
     beside::Beside,
-    driver::Driver,
+    driver::{Driver, Inbox},
     logging::{self, LoggingError},
     migrate_req::Switch,
     parking::{Left, Store},
@@ -121,7 +121,8 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
         source,
     })?;
     let store = Arc::new(Store::new(manager(&environment)));
-    let (events, inbox) = mpsc::unbounded_channel();
+    let (found, finds) = mpsc::unbounded_channel();
+    let (events, happened) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
     let (stopping, stopped) = watch::channel(false);
     let loader = Loader::from_environment(config.bpf_log.into())?;
@@ -139,6 +140,7 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
         left: Left::sort(environment.passed, &store),
         store: Arc::clone(&store),
         beside: Beside::new(),
+        found,
         events,
         exits,
         stopped,
@@ -175,7 +177,13 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
         let _ = ended.await;
     };
     let watchdog = Watchdog::new(environment.watchdog);
-    let drive = driver.serve(mailbox, inbox, exited, until_served, watchdog);
+    let inbox = Inbox {
+        calls: mailbox,
+        found: finds,
+        events: happened,
+        exits: exited,
+    };
+    let drive = driver.serve(inbox, until_served, watchdog);
     let (result, ()) = tokio::join!(serve, drive);
     store.tell("STOPPING=1");
     store.until_heard();

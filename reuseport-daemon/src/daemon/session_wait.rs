@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     failure,
     managed::Managed,
-    migration_run::tell_sessions,
+    progress::tell_sessions,
     sessions::{CountError, Old},
 };
 use crate::{

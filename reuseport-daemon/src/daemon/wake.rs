@@ -14,12 +14,11 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tracing::{info, warn};
 
-use super::{driver::Driver, managed::Managed, probe::Probe};
+use super::{managed::Managed, probe::Probe};
 use crate::{
     chain::chain,
-    domain::{Address, InstanceState, ServiceName, SocketCookie, Waker, Waking, reached_at},
+    domain::{Address, InstanceState, SocketCookie, Waker, Waking, reached_at},
     sys::{
         netns::{Netns, NetnsError},
         netstat::{NetstatError, TcpCounters},
@@ -89,30 +88,6 @@ enum WakeError {
     },
     #[error("{0} wait to be accepted, and wake-up connections did not help")]
     Asleep(usize),
-}
-
-impl Driver {
-    /// Wakes the acceptors of a service beside the driver, after the kernel may have moved connections
-    /// to them that no migration accounts for.
-    pub(super) fn wake(&self, name: &ServiceName) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
-        let sleepers = Sleepers::of(managed, self.probe.clone());
-        let service = name.clone();
-        self.beside.run(move || {
-            let Woken {
-                connections,
-                trouble,
-            } = sleepers.wake();
-            if connections > 0 {
-                info!(%service, connections, "woke acceptors that this kernel leaves asleep");
-            }
-            if let Some(trouble) = trouble {
-                warn!(%service, %trouble, "acceptors may be asleep");
-            }
-        });
-    }
 }
 
 impl Sleepers {

@@ -32,14 +32,6 @@ const NOBODY: Generation = Generation(0);
 
 const GROUP: &str = "group";
 const SLOTS: &str = "slots";
-/// The maps of the object, and the names of their pins.
-pub(super) const OBJECT_MAPS: [(&str, &str); 5] = [
-    (names::SOCKETS, "sockets"),
-    (names::STEERING, "steering"),
-    (names::ACTIVE, "active"),
-    (names::OUTCOMES, "outcomes"),
-    (names::SELECTED, "selected"),
-];
 
 /// A group's program and maps.
 pub struct GroupMaps {
@@ -71,7 +63,7 @@ impl GroupMaps {
         slots: u32,
     ) -> Result<(), SteeringError> {
         let (mut ebpf, kind) = loader.load(slots)?;
-        for (name, pin) in OBJECT_MAPS {
+        for (name, pin) in object::MAPS {
             let path = directory.join(pin);
             ebpf.map(name)
                 .ok_or(SteeringError::Lacks(name))?
@@ -113,7 +105,7 @@ impl GroupMaps {
             address_of(&record.address).map_err(|source| SteeringError::Record { path, source })?;
 
         let [sockets, steering, active, outcomes, selected] =
-            OBJECT_MAPS.map(|(_, pin)| directory.join(pin));
+            object::MAPS.map(|(_, pin)| directory.join(pin));
         let (program, kind) = program::open(directory)?;
         let maps = Self {
             sockets: maps::open(&sockets)?,

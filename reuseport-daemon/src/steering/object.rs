@@ -15,7 +15,6 @@ use reuseport_common::{FIRST_SLOT, names};
 
 use super::{
     ProgramKind, SteeringError,
-    group::OBJECT_MAPS,
     program::{Edition, edition},
 };
 
@@ -24,6 +23,15 @@ const OBJECT_VARIABLE: &str = "REUSEPORTD_OBJECT";
 
 /// What aya-log's ring buffer takes when nothing is logged: its least, a page.
 const QUIET_LOG_BYTES: u32 = 4096;
+
+/// The maps of the object, and the names of their pins.
+pub(super) const MAPS: [(&str, &str); 5] = [
+    (names::SOCKETS, "sockets"),
+    (names::STEERING, "steering"),
+    (names::ACTIVE, "active"),
+    (names::OUTCOMES, "outcomes"),
+    (names::SELECTED, "selected"),
+];
 
 static BUILT_IN: &[u8] = include_bytes_aligned!("../../bytecode/reuseport.bpf.o");
 
@@ -113,7 +121,7 @@ impl Loader {
     /// Where the kernel refuses both programs.
     pub(super) fn load_onto(
         &self,
-        maps: [(&'static str, PathBuf); OBJECT_MAPS.len()],
+        maps: [(&'static str, PathBuf); MAPS.len()],
     ) -> Result<(Ebpf, ProgramKind), SteeringError> {
         let onto = self.onto.get_or_init(|| loader(self.log));
         self.load_with(onto, |loader| {

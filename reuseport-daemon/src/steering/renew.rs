@@ -5,9 +5,8 @@
 use std::{fs, io, path::Path};
 
 use super::{
-    GroupMaps, Loader, ProgramKind, SteeringError,
-    group::OBJECT_MAPS,
-    object,
+    GroupMaps, Loader, ProgramKind, SteeringError, object,
+    object::MAPS,
     program::{self, Edition},
 };
 
@@ -33,7 +32,7 @@ impl GroupMaps {
     pub fn renew(&mut self, loader: &Loader, directory: &Path) -> Result<(), SteeringError> {
         let staged = directory.join(STAGED);
         discard(&staged)?;
-        let maps = OBJECT_MAPS.map(|(name, pin)| (name, directory.join(pin)));
+        let maps = MAPS.map(|(name, pin)| (name, directory.join(pin)));
         let (mut ebpf, kind) = loader.load_onto(maps)?;
         object::program(&mut ebpf, kind)?
             .pin(&staged)

@@ -1,4 +1,6 @@
-//! The clock of every deadline that outlives the daemon.
+//! Time: the clock of every deadline that outlives the daemon, and its unit.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,6 +13,12 @@ pub fn boottime_ms() -> u64 {
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
     seconds * 1_000 + nanoseconds / 1_000_000
+}
+
+/// A duration in whole milliseconds, or the most that there are.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

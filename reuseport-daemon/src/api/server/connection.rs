@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::{
         Caller, Envelope, Replier,
-        error_reply::{ErrorReply, reason},
+        error_reply::{ErrorReply, reason, stopping},
         permission,
         socket::{ControlReader, ControlSocket, MAX_DESCRIPTORS, SocketFault},
         wire::{self, Failure, Request},
@@ -274,13 +274,6 @@ fn idle() -> ErrorReply {
     ErrorReply::Refused(reason(
         "idle",
         "this connection has asked nothing for a while, and others wait for its place",
-    ))
-}
-
-pub(super) fn stopping() -> Failure {
-    Failure::Failed(reason(
-        "stopping",
-        "the daemon stops: the call was not finished",
     ))
 }
 

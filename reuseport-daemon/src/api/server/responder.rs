@@ -12,7 +12,7 @@ use zlink::{Call, Reply};
 
 use super::dispatch::RawCall;
 use crate::{
-    api::{Answer, Told, server::connection::stopping, socket::ControlWriter, wire::Request},
+    api::{Answer, Told, error_reply::stopping, socket::ControlWriter, wire::Request},
     sys::passed::Passed,
 };
 

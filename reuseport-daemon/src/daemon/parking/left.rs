@@ -1,6 +1,6 @@
 //! Parking listeners that an earlier daemon left in the service manager's keeping.
 //!
-//! Their names say what they are (`parking.SERVICE.COOKIE`), and each is looked at for whether it is
+//! Their names say what they are (`name.rs`), and each is looked at for whether it is
 //! that. A service that is taken up opens new ones, and lets go of these as of any that others have
 //! taken the place of: so it need not be known which of them has the slot, or had it, or was about to
 //! get it.
@@ -14,7 +14,7 @@ use std::{
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{listener::ParkingListener, store::Store};
+use super::{listener::ParkingListener, name::parse, store::Store};
 use crate::{
     chain::chain,
     domain::{Address, Definition, ServiceName, SocketCookie, Uid},
@@ -25,9 +25,6 @@ use crate::{
         socket::{self, SocketError, SocketFacts},
     },
 };
-
-/// What comes before the service's name and the cookie, of which neither has a dot.
-const PREFIX: &str = "parking";
 
 /// Those that are there to be taken up. Whatever is dropped is kept for the daemon after this one.
 #[derive(Debug, Default)]
@@ -66,11 +63,6 @@ enum LookError {
     Netns(#[from] NetnsError),
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
-}
-
-/// The name under which a listener is kept.
-pub(super) fn name_of(service: &ServiceName, cookie: SocketCookie) -> String {
-    format!("{PREFIX}.{service}.{cookie}")
 }
 
 impl Left {
@@ -172,13 +164,6 @@ fn identify(name: &str, fd: BorrowedFd<'_>) -> Result<(ServiceName, SocketCookie
     }
 }
 
-fn parse(name: &str) -> Option<(ServiceName, SocketCookie)> {
-    let (prefix, rest) = name.split_once('.')?;
-    let (service, cookie) = rest.split_once('.')?;
-    let cookie = cookie.parse().ok().map(SocketCookie)?;
-    (prefix == PREFIX).then_some((service.parse().ok()?, cookie))
-}
-
 fn group_of(
     definition: &Definition,
     owners: &BTreeMap<SocketCookie, Uid>,
@@ -202,29 +187,4 @@ fn owners(netns: &Netns) -> Result<BTreeMap<SocketCookie, Uid>, LookError> {
     let listeners = netns.enter(SockDiag::open)??.listeners(None)?;
     let owners = listeners.iter().map(|row| (row.cookie, Uid(row.uid)));
     Ok(owners.collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_says_whose_it_is() {
-        let service: ServiceName = "game-1_a".parse().expect("a name");
-        let name = name_of(&service, SocketCookie(4711));
-        assert_eq!(name, "parking.game-1_a.4711");
-        assert_eq!(parse(&name), Some((service, SocketCookie(4711))));
-        for name in [
-            "",
-            "parking",
-            "parking.game",
-            "parking..1",
-            "parking.game.x",
-            "parking.game.1.2",
-            "probe.game.1",
-            "parking.-.1",
-        ] {
-            assert_eq!(parse(name), None, "{name}");
-        }
-    }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{super::driver::Event, listener::ParkingListener};
+use super::{super::event::Event, listener::ParkingListener};
 use crate::{
     chain::chain,
     domain::{Address, ServiceName},

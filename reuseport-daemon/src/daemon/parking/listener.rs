@@ -11,12 +11,11 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
-    Task,
-    left::name_of,
+    name::name_of,
     store::{Keeping, Store},
 };
 use crate::{
-    daemon::driver::Event,
+    daemon::{event::Event, task::Task},
     domain::{Address, ServiceName, SocketCookie},
     sys::{readiness, socket},
 };

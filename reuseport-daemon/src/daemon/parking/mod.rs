@@ -8,6 +8,7 @@ mod error;
 mod left;
 mod let_go;
 mod listener;
+mod name;
 mod store;
 mod tend;
 
@@ -22,13 +23,16 @@ pub(super) use self::{
     left::Left,
     store::{Keeping, Store},
 };
-use super::driver::{Event, again_after};
+use super::{
+    event::{Event, again_after},
+    task::Task,
+};
 use crate::{
     api::wire,
     chain::chain,
     domain::{Definition, Generation, InstanceState, Parking, Service, ServiceName, SocketCookie},
     sys::{
-        clock,
+        clock::{self, millis},
         grace::GracePeriod,
         netns::Netns,
         parking::{self, Queue, Template},
@@ -74,22 +78,6 @@ struct Unserved {
     since_ms: u64,
     /// Tells when connections have waited for as long as they may.
     _timer: Task,
-}
-
-/// A task that ends when this is dropped.
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Task {
-    fn start(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task).abort_handle())
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Lot {
@@ -378,8 +366,4 @@ impl Lot {
         self.troubles.insert(group, trouble);
         self.try_again();
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

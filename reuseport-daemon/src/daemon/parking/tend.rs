@@ -6,7 +6,8 @@ use tracing::{error, warn};
 
 use super::{
     super::{
-        driver::{Driver, Event, again_later},
+        driver::Driver,
+        event::{Event, again_later},
         inspect::{self, InspectError, Sockets},
         managed::{Managed, PerformError},
     },

@@ -1,71 +1,22 @@
 //! The driver's part: a unit of a service's pattern is looked at until it listens, and registered.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Instant,
-};
+use std::{collections::HashSet, time::Instant};
 
 use tracing::{info, warn};
 
 use super::{
+    expected::Expected,
     look::{Looked, at_unit},
     watch::Watch,
 };
 use crate::{
     api::wire::Failure,
-    daemon::driver::{Driver, Event, again_after},
-    domain::{InstanceState, ServiceName, SocketCookie, UnitName, next_look},
-    sys::cgroup::Cgroup,
+    daemon::{
+        driver::Driver,
+        event::{Cause, Event, UnitEvent, again_after},
+    },
+    domain::{InstanceState, ServiceName, SocketCookie, next_look},
 };
-
-/// Something has to do with a unit.
-#[derive(Clone, Debug)]
-pub(in crate::daemon) struct UnitEvent {
-    /// The service that has it in its pattern.
-    pub(super) service: ServiceName,
-    /// The unit.
-    pub(super) unit: UnitName,
-    /// Where its processes are.
-    pub(super) group: Cgroup,
-    pub(super) cause: Cause,
-}
-
-/// What is the matter.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Cause {
-    /// It has been started, or has lost a process.
-    Stirred,
-    /// A pause is over. It began with the event of that number.
-    Again(u64),
-}
-
-/// A service's units.
-#[derive(Debug, Default)]
-pub(in crate::daemon) struct Units {
-    watch: Option<Watch>,
-    /// Those that run and do not listen yet.
-    expected: BTreeMap<Cgroup, Expected>,
-    count: u64,
-}
-
-/// A unit that is expected to listen.
-#[derive(Debug)]
-struct Expected {
-    since: Instant,
-    /// Tells a pause that a later event has made pointless.
-    number: u64,
-    /// Why it could not be registered, the last time.
-    trouble: Option<String>,
-}
-
-impl Units {
-    /// Has every unit that runs looked at.
-    pub(in crate::daemon) fn look_again(&self) {
-        if let Some(watch) = &self.watch {
-            watch.look_again();
-        }
-    }
-}
 
 impl Driver {
     /// Begins to watch for units of a service's pattern, if it has one.

@@ -8,10 +8,8 @@
 //! ```
 
 mod attend;
+mod expected;
 mod look;
 mod watch;
 
-pub(super) use self::{
-    attend::{UnitEvent, Units},
-    look::by_name,
-};
+pub(super) use self::{expected::Units, look::by_name};

@@ -14,10 +14,9 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::attend::{Cause, UnitEvent};
 use crate::{
     chain::chain,
-    daemon::driver::Event,
+    daemon::event::{Cause, Event, UnitEvent},
     domain::{ServiceName, Uid, UnitName, UnitPattern},
     sys::{
         cgroup::{Cgroup, CgroupError, Cgroups},

@@ -13,7 +13,8 @@ use rustix::{
 
 use super::{
     LoadOptions, Opening,
-    protocol::{Judgement, LONGEST_ANSWER, Protocol},
+    judgement::Judgement,
+    protocol::{LONGEST_ANSWER, Protocol},
 };
 use crate::lab::{
     ledger::LossKind,

@@ -1,6 +1,6 @@
 //! As much of HTTP as it takes to ask a real server who it is, and to be strict about the answer.
 
-use super::protocol::Judgement;
+use super::judgement::Judgement;
 use crate::lab::wire::{After, Request, RequestId, Tag};
 
 /// `GET /ID`.

@@ -1,6 +1,6 @@
 //! What `examples/game.py` speaks.
 
-use super::protocol::Judgement;
+use super::judgement::Judgement;
 use crate::lab::wire::{After, Request, RequestId, Tag};
 
 /// A move, or the last one.

@@ -4,6 +4,7 @@
 mod exchange;
 mod gate;
 mod http;
+mod judgement;
 mod lines;
 mod protocol;
 mod session;

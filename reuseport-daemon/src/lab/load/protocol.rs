@@ -1,7 +1,7 @@
 //! What a load can speak.
 
-use super::{http, lines};
-use crate::lab::wire::{ANSWER_LEN, Answer, Request, RequestId, Tag};
+use super::{http, judgement::Judgement, lines};
+use crate::lab::wire::{ANSWER_LEN, Answer, Request, RequestId};
 
 /// The most bytes that a right answer has, in any protocol.
 pub(super) const LONGEST_ANSWER: usize = 1024;
@@ -17,17 +17,6 @@ pub enum Protocol {
     Http,
     /// That of `examples/game.py`.
     Lines,
-}
-
-/// What there is of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// The beginning of one, perhaps.
-    Incomplete,
-    /// All of it and nothing else, by the server of that label.
-    Right(Tag),
-    /// Something else, or something more.
-    Wrong,
 }
 
 impl Protocol {

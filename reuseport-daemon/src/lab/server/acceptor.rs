@@ -14,10 +14,10 @@ use rustix::{
 
 use super::{
     ServerError,
+    inbox::{Inbox, Message},
     listener::{Accepted, accept_one, is_listening},
     options::Stop,
     setup,
-    worker::{Inbox, Message},
 };
 
 /// How long to wait for a descriptor to come free.

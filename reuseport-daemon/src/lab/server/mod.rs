@@ -7,6 +7,7 @@
 mod acceptor;
 mod connections;
 mod counts;
+mod inbox;
 mod listener;
 mod options;
 mod receiver;

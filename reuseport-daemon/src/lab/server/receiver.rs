@@ -6,8 +6,9 @@ use rustix::io::ioctl_fionbio;
 use tokio::runtime;
 
 use super::{
-    ServerError, setup,
-    worker::{Inbox, Message},
+    ServerError,
+    inbox::{Inbox, Message},
+    setup,
 };
 use crate::api::{client::ClientError, receiver::Receiver};
 

@@ -15,6 +15,7 @@ use super::{
     acceptor::BlockingAcceptor,
     connections::{Connections, FIRST_TOKEN},
     counts::Counts,
+    inbox::{Inbox, Message},
     listener::{Accepted, accept_one, is_listening},
     options::{Acceptor, Options, Stop},
     setup,
@@ -41,42 +42,12 @@ pub(super) struct Worker {
     acceptors: Vec<BlockingAcceptor>,
 }
 
-/// What a worker can be told.
-pub(super) enum Message {
-    /// Serve a connection that another thread has accepted.
-    Adopt(OwnedFd),
-    /// Count a listener of another thread that somebody else has closed.
-    ListenerLost,
-    /// Stop listening, then say so.
-    StopListening(Stop, mpsc::Sender<()>),
-    /// End once every connection has had an answer.
-    Finish,
-}
-
-/// The way to a worker.
-#[derive(Clone, Debug)]
-pub(super) struct Inbox {
-    messages: mpsc::Sender<Message>,
-    wake: Arc<OwnedFd>,
-}
-
-impl Inbox {
-    pub(super) fn send(&self, message: Message) {
-        // A worker that is gone drops what is sent to it, and a full eventfd has woken it.
-        let _ = self.messages.send(message);
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
-    }
-}
-
 impl Worker {
     pub(super) fn start(options: &Options, listeners: Vec<OwnedFd>) -> Result<Self, ServerError> {
         let (messages, received) = mpsc::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(setup("create an eventfd"))?;
-        let inbox = Inbox {
-            messages,
-            wake: Arc::new(wake),
-        };
+        let inbox = Inbox::new(messages, wake);
         let (polled, blocking) = match options.acceptor {
             Acceptor::Level | Acceptor::Edge => (listeners, Vec::new()),
             Acceptor::Blocking => (Vec::new(), listeners),
@@ -161,14 +132,14 @@ impl EventLoop {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(token), interest)
                 .map_err(setup("add to the epoll"))
         };
-        add(&inbox.wake, WAKE_TOKEN, epoll::EventFlags::IN)?;
+        add(inbox.wake(), WAKE_TOKEN, epoll::EventFlags::IN)?;
         for (place, listener) in listeners.iter().enumerate() {
             add(listener, place as u64, interest)?;
         }
         Ok(Self {
             edge,
             epoll,
-            wake: Arc::clone(&inbox.wake),
+            wake: Arc::clone(inbox.wake()),
             received,
             listeners: listeners.into_iter().map(Some).collect(),
             retry: None,
