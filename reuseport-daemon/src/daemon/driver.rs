@@ -309,6 +309,7 @@ fn log_end(name: &ServiceName, end: End) {
         End::Done => info!(service = %name, "migration done"),
         End::RolledBack => warn!(service = %name, "migration rolled back"),
         End::TimedOut => warn!(service = %name, "migration not finished in time, nothing lost"),
+        End::NotRetired => warn!(service = %name, "migration done but for the old listeners"),
         End::Failed => error!(service = %name, "the new instance ended during its migration"),
     }
 }

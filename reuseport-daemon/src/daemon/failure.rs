@@ -208,6 +208,6 @@ pub(super) fn not_retired(to: &str, trouble: &str) -> Failure {
     failed(
         "not-retired",
         &format!("{to} serves, nothing was lost, but the old listeners stay open: {trouble}"),
-        None,
+        Some("migrate to it again to have them retired"),
     )
 }

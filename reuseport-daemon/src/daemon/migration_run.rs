@@ -116,7 +116,10 @@ impl Run {
                 self.warnings.extend(woken.trouble.map(|it| {
                     format!("this kernel leaves acceptors asleep (CVE-2026-46015): {it}")
                 }));
-                Observation::Retired
+                match self.trouble {
+                    None => Observation::Retired,
+                    Some(_) => Observation::NotRetired,
+                }
             }
             Seen::Missed => Observation::Missed,
         }
@@ -195,7 +198,9 @@ impl Run {
         replier.finish(match (end, self.trouble) {
             (End::Failed, _) => Err(failure::target_ended(&result.to)),
             (_, Some(trouble)) => Err(failure::not_retired(&result.to, &trouble)),
-            (End::Done | End::RolledBack | End::TimedOut, None) => Ok(result.into()),
+            (End::Done | End::RolledBack | End::TimedOut | End::NotRetired, None) => {
+                Ok(result.into())
+            }
         });
     }
 
@@ -223,6 +228,7 @@ impl Run {
                 End::Done => "done",
                 End::RolledBack => "rolled_back",
                 End::TimedOut => "timed_out",
+                End::NotRetired => "not_retired",
                 End::Failed => "failed",
             }
             .to_owned(),
@@ -236,7 +242,10 @@ impl Run {
             // What the last reading found has been moved since, where the kernel drained.
             left_behind: match (end, migration.options.drain) {
                 (End::Done, Drain::Kernel) => 0,
-                (End::Done | End::RolledBack | End::TimedOut | End::Failed, _) => tally.left,
+                (
+                    End::Done | End::RolledBack | End::TimedOut | End::NotRetired | End::Failed,
+                    _,
+                ) => tally.left,
             },
             sessions_left: None,
             counters: net_counters(&net),

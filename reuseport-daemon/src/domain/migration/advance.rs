@@ -89,6 +89,7 @@ pub fn advance(service: &Service, seen: Observation, now_ms: u64) -> Decision {
             go_on(service, Phase::Retiring, wait)
         }
         (Phase::Retiring, Observation::Retired) => end(service, End::Done),
+        (Phase::Retiring, Observation::NotRetired) => end(service, End::NotRetired),
         // Nothing was waited for in these, or not this: an answer that came too late.
         (
             Phase::Staged

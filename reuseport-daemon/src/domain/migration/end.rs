@@ -65,15 +65,15 @@ pub(super) fn end(service: &Service, how: End) -> Decision {
                 effects.extend(steer::set_state(next, migration.to, InstanceState::Standby));
             }
         }
-        End::TimedOut | End::Failed => {}
+        End::TimedOut | End::NotRetired | End::Failed => {}
     }
     // Before what it was is forgotten: killed in between, the next start puts it back again.
     effects.extend(migration.options.release_migrate_req());
     effects.push(Effect::RecordMigration(None));
     decision.effects = effects;
     let how = match how {
-        End::Done | End::TimedOut if failed => End::Failed,
-        End::Done | End::TimedOut | End::RolledBack | End::Failed => how,
+        End::Done | End::TimedOut | End::NotRetired if failed => End::Failed,
+        End::Done | End::TimedOut | End::NotRetired | End::RolledBack | End::Failed => how,
     };
     decision.end = Some((migration, how));
     decision

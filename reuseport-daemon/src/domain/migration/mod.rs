@@ -208,8 +208,10 @@ pub enum Observation {
     /// few that connections would not find them.
     /// Reported after a pause, since it is looked at again where there is no going back.
     Deaf,
-    /// The old listeners are retired, as far as that could be done.
+    /// The old listeners are retired.
     Retired,
+    /// The old listeners could not all be retired.
+    NotRetired,
     /// It could not be looked at this time. Reported after a pause, since it is tried again.
     Missed,
 }
@@ -223,6 +225,9 @@ pub enum End {
     RolledBack,
     /// The new instance serves; the old listeners were not empty when the time was up, and stay.
     TimedOut,
+    /// The new instance serves; the old listeners are empty and could not all be retired. The same
+    /// migration again tries it again.
+    NotRetired,
     /// The new instance has ended, and it was too late to go back, or there was nobody to go back
     /// to. Whoever else listened serves.
     Failed,

@@ -114,6 +114,18 @@ fn listeners_that_were_shut_down_leave_their_slots() {
 }
 
 #[test]
+fn what_could_not_be_retired_is_drained_and_retired_again() {
+    let mut world = in_phase(Phase::Retiring);
+    world.see(Observation::NotRetired);
+    assert_eq!((phase_of(&world), world.end), (None, Some(End::NotRetired)));
+    assert_eq!(world.states(), [("v1", Draining), ("v2", Serving)]);
+    let mut world = migrating(world, "v2", keep(), Phase::Retiring);
+    world.see(Observation::Retired);
+    assert_eq!(world.end, Some(End::Done));
+    assert_eq!(world.states(), [("v1", Retired), ("v2", Serving)]);
+}
+
+#[test]
 fn what_was_missed_is_looked_at_again() {
     let missed = |phase| after(phase, Observation::Missed);
     let grace = |phase| goes_to(phase, Wait::Grace);
@@ -250,6 +262,7 @@ fn what_was_not_waited_for_changes_nothing() {
             EMPTY,
             reading(1, 1),
             Observation::Retired,
+            Observation::NotRetired,
         ] {
             let waited_for = matches!(
                 (phase, seen),
@@ -258,7 +271,10 @@ fn what_was_not_waited_for_changes_nothing() {
                         Phase::Handshakes { .. } | Phase::Queues { .. },
                         Observation::Reading { .. }
                     )
-                    | (Phase::Retiring, Observation::Retired)
+                    | (
+                        Phase::Retiring,
+                        Observation::Retired | Observation::NotRetired
+                    )
             );
             if waited_for {
                 continue;

@@ -112,6 +112,7 @@ fn observations() -> impl Strategy<Value = Observation> {
     prop_oneof![
         Just(Observation::GraceOver),
         Just(Observation::Retired),
+        Just(Observation::NotRetired),
         Just(Observation::Deaf),
         (0..3u64, 0..3u64).prop_map(|(handshakes, queued)| reading(handshakes, queued)),
     ]

@@ -222,7 +222,9 @@ impl Simulation {
             Wait::Snapshot | Wait::Reading { .. } => {
                 matches!(seen, Observation::Reading { .. } | Observation::Deaf)
             }
-            Wait::Retirement(_) => seen == Observation::Retired,
+            Wait::Retirement(_) => {
+                matches!(seen, Observation::Retired | Observation::NotRetired)
+            }
         };
         let decision = advance(&self.world.service, seen, self.world.now);
         let ignored = decision == Decision::unchanged(&self.world.service);
