@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use reuseport_daemon::{
     daemon::{self, Options},
-    sys::environment::Environment,
+    sys::{allocator::use_one_arena, environment::Environment},
 };
 
 /// Where the configuration is unless the command line says otherwise. It need not be there.
@@ -32,6 +32,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     // First, while there is nothing else.
+    use_one_arena();
     let environment = Environment::take().context("taking what the service manager passes")?;
     let arguments = Arguments::parse();
     let options = Options {

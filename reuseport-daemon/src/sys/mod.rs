@@ -6,6 +6,7 @@
 //! where none of rustix, socket2 and nix has the call.
 
 pub mod accept;
+pub mod allocator;
 pub mod bpffs;
 pub mod capabilities;
 pub mod cgroup;
