@@ -232,12 +232,14 @@ impl Scene {
 
     fn try_again(&self) -> Result<()> {
         let daemon = self.stage.daemon();
-        if !matches!(self.operation, Operation::Migrate { .. }) {
+        let Operation::Migrate { drain, retire } = self.operation else {
             return self.operation.perform(&self.stage, &self.old, &self.new);
-        }
+        };
         let parameters = Migrate {
             service: SERVICE.to_owned(),
             to: Some("v2".to_owned()),
+            drain: Some(drain.to_owned()),
+            retire: Some(retire.to_owned()),
             ..Migrate::default()
         };
         let result = daemon.migrate(&parameters, |_| {})?;
