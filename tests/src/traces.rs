@@ -55,12 +55,8 @@ impl Traces {
         Ok(last)
     }
 
-    /// These are what they were before.
-    ///
-    /// # Errors
-    ///
-    /// Where they are not: what has changed.
-    pub fn same_as(&self, before: &Self) -> Result<()> {
+    /// These are what they were before, or this says what has changed.
+    fn same_as(&self, before: &Self) -> Result<()> {
         ensure!(
             self.status == before.status,
             "{} became {}",
@@ -81,6 +77,24 @@ impl Traces {
             );
         }
         Ok(())
+    }
+
+    /// Waits until what is read is what this was: what has been undone, or was begun for a client that
+    /// has gone, may come to its end a moment later.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to that: what has changed.
+    pub fn come_back(&self, read: impl Fn() -> Result<Self>) -> Result<()> {
+        let mut now = read()?;
+        let waited = until("all is as before", || {
+            if now != *self {
+                now = read()?;
+            }
+            Ok(now == *self)
+        });
+        now.same_as(self)?;
+        waited
     }
 
     fn read(stage: &Stage, connected: usize) -> Result<Self> {

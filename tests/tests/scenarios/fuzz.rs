@@ -66,7 +66,9 @@ pub(crate) fn control_socket() -> Result<()> {
     for batch in 0..total.div_ceil(batch_size) {
         answers +=
             throw(&stage, batch, batch_size / CLIENTS).with_context(|| format!("batch {batch}"))?;
-        all_as(&before, &stage).with_context(|| format!("batch {batch}"))?;
+        before
+            .come_back(|| Traces::of(&stage))
+            .with_context(|| format!("batch {batch}"))?;
         let now = usage(&stage, "VmRSS:")?;
         let first = *memory.get_or_insert(now);
         ensure!(
@@ -96,20 +98,6 @@ pub(crate) fn control_socket() -> Result<()> {
         "{answers} answers are too few to have shown anything"
     );
     Ok(())
-}
-
-/// Waits until the daemon is as it was before. What was begun for a client that has gone meanwhile comes
-/// to its end all the same, and may have a socket of its own until then.
-fn all_as(before: &Traces, stage: &Stage) -> Result<()> {
-    let mut now = Traces::of(stage)?;
-    let waited = until("the daemon is as before", || {
-        if now != *before {
-            now = Traces::of(stage)?;
-        }
-        Ok(now == *before)
-    });
-    now.same_as(before)?;
-    waited
 }
 
 /// One batch, so many inputs from each of several clients; how many answers there were.

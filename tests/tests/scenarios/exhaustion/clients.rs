@@ -90,7 +90,7 @@ pub(crate) fn denied_client() -> Result<()> {
                 ensure!(call > 3, "only {call} calls that take something");
                 break;
             }
-            let unchanged = Traces::of(&stage).and_then(|it| it.same_as(&before));
+            let unchanged = before.come_back(|| Traces::of(&stage));
             unchanged.with_context(|| format!("{count} denied, {:?}", &seen.effects[call..]))?;
         }
     }

@@ -157,7 +157,7 @@ fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tall
                         scene.check(expected, None)?;
                         return Ok(true);
                     }
-                    let unchanged = scene.comes_back_to(&before);
+                    let unchanged = before.come_back(|| scene.traces());
                     unchanged.with_context(|| format!("{error}"))?;
                 }
             }
@@ -246,19 +246,6 @@ impl Scene {
         let there = ["done", "unchanged"].contains(&result.outcome.as_str());
         ensure!(there, "{result:?}");
         Ok(())
-    }
-
-    /// Waits until everything is as it was before: what could not be undone at once is undone later.
-    fn comes_back_to(&self, before: &Traces) -> Result<()> {
-        let mut now = self.traces()?;
-        let waited = until("all is as before", || {
-            if now != *before {
-                now = self.traces()?;
-            }
-            Ok(now == *before)
-        });
-        now.same_as(before)?;
-        waited
     }
 
     fn traces(&self) -> Result<Traces> {

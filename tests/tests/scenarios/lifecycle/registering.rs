@@ -97,7 +97,7 @@ pub(crate) fn a_passed_listener_is_the_callers() -> Result<()> {
             },
         "{again:?}"
     );
-    ensure!(Traces::of(&stage)? == before);
+    before.come_back(|| Traces::of(&stage))?;
     let instance = instance_status(&stage, SERVICE, "t")?.context("the instance")?;
     ensure!(instance.pid == std::process::id());
 
@@ -136,8 +136,8 @@ pub(crate) fn twice_is_once() -> Result<()> {
         let before = Traces::of(&stage)?;
         let second = last_line(&ctl.done(&format!("--json {line}"))?)?;
         ensure!(second["changed"] == false, "{line}: {second}");
-        let after = Traces::of(&stage)?;
-        ensure!(after == before, "{line}: {before:?} became {after:?}");
+        let unchanged = before.come_back(|| Traces::of(&stage));
+        unchanged.with_context(|| line.to_string())?;
         Ok(second)
     };
     for server in [&v1, &v2] {
@@ -181,8 +181,8 @@ pub(crate) fn a_rehearsal_changes_nothing() -> Result<()> {
         let result: MigrationResult = serde_json::from_value(last_line(&ctl.done(&line)?)?)?;
         ensure!(result.outcome == "dry_run" && result.to == to, "{result:?}");
         ensure!(result.from == ["v1"], "{result:?}");
-        let after = Traces::of(&stage)?;
-        ensure!(after == before, "{target}: {before:?} became {after:?}");
+        let unchanged = before.come_back(|| Traces::of(&stage));
+        unchanged.with_context(|| target.clone())?;
     }
     ensure!(load.advances_by(100, DEADLINE), "a load that goes on");
     let ledger = complete(load)?;

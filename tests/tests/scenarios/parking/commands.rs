@@ -59,8 +59,7 @@ pub(crate) fn added_or_unsupported() -> Result<()> {
             ran.code == 4 && ran.result()?["error"]["reason"] == "parking",
             "{ran:?}"
         );
-        ensure!(Traces::of(&stage)? == before);
-        return Ok(());
+        return before.come_back(|| Traces::of(&stage));
     }
     ensure!(ran.code == 0, "{ran:?}");
     ctl.done(&add)?;
@@ -79,9 +78,7 @@ pub(crate) fn added_or_unsupported() -> Result<()> {
             .enter(|| TcpStream::connect(stage.world.v4(PORT)))?;
         Ok(refused.is_err_and(|it| it.kind() == ErrorKind::ConnectionRefused))
     })?;
-    let after = Traces::of(&stage)?;
-    ensure!(after == before, "{before:?} became {after:?}");
-    Ok(())
+    before.come_back(|| Traces::of(&stage))
 }
 
 /// What the daemon shows and holds, when it has found out what the kernel does, as it begins to when
@@ -129,8 +126,8 @@ pub(crate) fn refused() -> Result<()> {
             ran.code == code && error["reason"] == reason,
             "{arguments}: {ran:?}"
         );
-        let after = Traces::of(&stage)?;
-        ensure!(after == before, "{arguments}: {before:?} became {after:?}");
+        let unchanged = before.come_back(|| Traces::of(&stage));
+        unchanged.with_context(|| arguments.clone())?;
     }
     let ran = ctl.run("service add x --listen 127.0.0.1:1 --park-timeout 1s")?;
     ensure!(ran.code == 2, "{ran:?}");
