@@ -13,6 +13,9 @@ use crate::{paths, run, setup};
 const CARGO_DEB: &str = "cargo-deb";
 const CARGO_DEB_VERSION: &str = "3.8.0";
 
+/// Its defaults are another compression and build identifiers.
+const PLAIN: [&str; 1] = ["--no-default-features"];
+
 /// Builds the package, and says where it is.
 pub(crate) fn run() -> Result<()> {
     // Not where cargo-deb puts it by itself: there, the next run of it takes the package away.
@@ -27,7 +30,7 @@ pub(crate) fn build(revision: Option<&str>, to: &Path) -> Result<PathBuf> {
     setup::for_packages()?;
     fs::create_dir_all(to).with_context(|| format!("could not make {}", to.display()))?;
     let root = paths::root();
-    let mut deb = Command::new(cargo_deb()?);
+    let mut deb = Command::new(run::tool(CARGO_DEB, CARGO_DEB_VERSION, &PLAIN)?);
     deb.current_dir(root)
         .args(["--package", "reuseport-daemon", "--locked"])
         .args(["--strip", "--output"])
@@ -38,22 +41,4 @@ pub(crate) fn build(revision: Option<&str>, to: &Path) -> Result<PathBuf> {
     let printed = run::output(deb.stderr(Stdio::inherit()))?;
     let last = printed.lines().last();
     Ok(last.context("cargo-deb says what it has made")?.into())
-}
-
-/// `cargo-deb` from `PATH`, or built once into the target directory.
-fn cargo_deb() -> Result<PathBuf> {
-    let own = paths::tools().join("bin").join(CARGO_DEB);
-    if let Some(found) = paths::on_path(CARGO_DEB) {
-        return Ok(found);
-    }
-    if !own.is_file() {
-        run::run(
-            run::cargo(paths::root())
-                .args(["install", CARGO_DEB, "--version", CARGO_DEB_VERSION])
-                // Its defaults are another compression and build identifiers.
-                .args(["--locked", "--no-default-features", "--root"])
-                .arg(paths::tools()),
-        )?;
-    }
-    Ok(own)
 }

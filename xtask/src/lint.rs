@@ -1,6 +1,6 @@
 //! `cargo xtask lint`: what needs neither root nor the eBPF compiler.
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
             .arg(paths::target().join("ebpf"))
             .args(["--", "-D", "warnings"]),
     )?;
-    let deny = deny()?;
+    let deny = run::tool(DENY, DENY_VERSION, &[])?;
     for directory in [workspace, &ebpf] {
         run::run(
             Command::new(&deny)
@@ -40,27 +40,4 @@ pub(crate) fn run() -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// `cargo-deny` from `PATH`, or built once into the target directory.
-fn deny() -> Result<PathBuf> {
-    let own = paths::tools().join("bin").join(DENY);
-    if let Some(found) = paths::on_path(DENY) {
-        return Ok(found);
-    }
-    if !own.is_file() {
-        run::run(
-            run::cargo(paths::root())
-                .args([
-                    "install",
-                    DENY,
-                    "--version",
-                    DENY_VERSION,
-                    "--locked",
-                    "--root",
-                ])
-                .arg(paths::tools()),
-        )?;
-    }
-    Ok(own)
 }

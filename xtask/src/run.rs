@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -19,6 +19,21 @@ pub(crate) fn cargo(directory: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(directory);
     command
+}
+
+/// A cargo subcommand from `PATH`, or built once into the target directory, with more `options` of
+/// `cargo install`.
+pub(crate) fn tool(name: &str, version: &str, options: &[&str]) -> Result<PathBuf> {
+    if let Some(found) = paths::on_path(name) {
+        return Ok(found);
+    }
+    let own = paths::tools().join("bin").join(name);
+    if !own.is_file() {
+        let mut install = cargo(paths::root());
+        install.args(["install", name, "--version", version, "--locked"]);
+        run(install.args(options).arg("--root").arg(paths::tools()))?;
+    }
+    Ok(own)
 }
 
 /// One line for whoever watches.

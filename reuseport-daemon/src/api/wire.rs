@@ -120,11 +120,11 @@ pub struct Migrate {
     /// What happens to the old listeners: `keep`, `shutdown`, or `signal:NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire: Option<String>,
-    /// How long to wait for the old queues, in milliseconds.
+    /// How long to wait for the old queues, in milliseconds: 30,000 where it is left out, a day at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
     /// How long to wait, when the service has moved, until no session is left on the instances that
-    /// it has moved away from, in milliseconds. Without it there is no such wait; in a dry run there
+    /// it has moved away from, in milliseconds, a year at most. Without it there is no such wait; in a dry run there
     /// is none either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_sessions_ms: Option<u64>,
@@ -510,7 +510,9 @@ pub enum Failure {
     Unsupported(Reason),
     /// The caller may not.
     NotPermitted(Reason),
-    /// It was tried and went wrong; what was done is undone.
+    /// It was tried and went wrong. What was done is undone, but for the reasons `not-retired`,
+    /// `not-counted` and `target-ended` (the service has moved), `stopping` (the next daemon goes on) and
+    /// `pins-left` (the service is removed).
     Failed(Reason),
 }
 

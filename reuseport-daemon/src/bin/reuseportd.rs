@@ -9,9 +9,6 @@ use reuseport_daemon::{
     sys::{allocator::use_one_arena, environment::Environment},
 };
 
-/// Where the configuration is unless the command line says otherwise. It need not be there.
-const CONFIG: &str = "/etc/reuseportd/reuseportd.toml";
-
 /// Moves a live TCP service from one process to another without losing a connection.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -36,10 +33,7 @@ fn main() -> anyhow::Result<()> {
     let environment = Environment::take().context("taking what the service manager passes")?;
     let arguments = Arguments::parse();
     let options = Options {
-        config: match arguments.config {
-            Some(path) => (path, true),
-            None => (CONFIG.into(), false),
-        },
+        config: arguments.config,
         socket: arguments.socket,
         bpffs: arguments.bpffs,
         log: arguments.log,

@@ -29,7 +29,7 @@ pub(super) struct MigrateArgs {
     /// What happens to the old listeners: keep, shutdown, or signal:NAME
     #[arg(long, value_name = "HOW", default_value = "keep")]
     retire: Retire,
-    /// How long to wait for the old queues, such as 30s [default: the daemon's]
+    /// How long to wait for the old queues, such as 30s [default: 30s, at most a day]
     #[arg(long, value_name = "DUR", value_parser = arguments::duration)]
     drain_timeout: Option<Duration>,
     /// When the service has moved, wait up to that long until the old instances have no session left

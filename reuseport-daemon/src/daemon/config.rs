@@ -17,6 +17,9 @@ use crate::{
     sys::users::{self, UserError},
 };
 
+/// Where it is unless the command line says otherwise. It need not be there.
+const PATH: &str = "/etc/reuseportd/reuseportd.toml";
+
 /// What the file says. Everything may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -25,26 +28,13 @@ pub struct Config {
     pub log: Option<String>,
     /// What the eBPF programs log: `off`, `warn` or `debug`.
     #[serde(default)]
-    pub bpf_log: BpfLog,
+    pub bpf_log: LogLevel,
     /// What is done about `tcp_migrate_req`: `leave`, `on` or `during-migration`.
     #[serde(default)]
     pub migrate_req: MigrateReq,
     /// The services, by name.
     #[serde(default)]
     pub service: BTreeMap<String, ServiceConfig>,
-}
-
-/// What the eBPF programs log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BpfLog {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Connections that were parked or left to the kernel.
-    Warn,
-    /// Those that were probed or migrated, too.
-    Debug,
 }
 
 /// A service.
@@ -82,11 +72,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is not what it should be. The message has line and caret.
-    #[error("{path}: {source}")]
+    #[error("cannot use {path}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where and why.
+        #[source]
         source: Box<toml::de::Error>,
     },
     /// A service's name.
@@ -99,19 +90,21 @@ pub enum ConfigError {
         source: NameError,
     },
     /// One of a service's addresses.
-    #[error("service {name}: {source}")]
+    #[error("service {name}")]
     Address {
         /// The service.
         name: ServiceName,
         /// What is wrong.
+        #[source]
         source: crate::domain::AddressError,
     },
     /// A service's user.
-    #[error("service {name}: {source}")]
+    #[error("service {name}")]
     User {
         /// The service.
         name: ServiceName,
         /// What is wrong.
+        #[source]
         source: UserError,
     },
     /// A service's units.
@@ -126,22 +119,25 @@ pub enum ConfigError {
         source: UnitError,
     },
     /// A service that makes no sense as a whole.
-    #[error("service {name}: {source}")]
+    #[error("service {name}")]
     Service {
         /// The service.
         name: ServiceName,
         /// What is wrong.
+        #[source]
         source: Refusal,
     },
 }
 
 impl Config {
-    /// Reads a file. One that does not exist says nothing, unless it was asked for by name.
+    /// Reads the file at `path`, or the usual one, which need not exist.
     ///
     /// # Errors
     ///
     /// [`ConfigError`]
-    pub fn read(path: &Path, required: bool) -> Result<Self, ConfigError> {
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let required = path.is_some();
+        let path = path.unwrap_or(Path::new(PATH));
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {
@@ -171,16 +167,6 @@ impl Config {
         services
             .map(|(name, service)| service.definition(name))
             .collect()
-    }
-}
-
-impl From<BpfLog> for LogLevel {
-    fn from(level: BpfLog) -> Self {
-        match level {
-            BpfLog::Off => Self::Off,
-            BpfLog::Warn => Self::Warn,
-            BpfLog::Debug => Self::Debug,
-        }
     }
 }
 
@@ -232,6 +218,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::chain;
 
     fn parse(text: &str) -> Result<Vec<Definition>, ConfigError> {
         Config::parse(text, Path::new("test.toml"))?.definitions()
@@ -266,15 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_fine_and_so_is_none() {
+    fn an_empty_file_is_fine_and_one_that_was_named_is_there() {
         assert_eq!(parse("").expect("empty").len(), 0);
-        assert!(Config::read(Path::new("/nonexistent.toml"), false).is_ok());
-        assert!(Config::read(Path::new("/nonexistent.toml"), true).is_err());
+        assert!(Config::read(Some(Path::new("/nonexistent.toml"))).is_err());
     }
 
     #[test]
     fn mistakes_are_shown_where_they_are() {
-        let error = |text: &str| parse(text).expect_err(text).to_string();
+        let error = |text: &str| chain(&parse(text).expect_err(text));
         let unknown = error("[service.game]\nlisten = []\nport = 5\n");
         assert!(unknown.contains("line 3"), "{unknown}");
         assert!(unknown.contains("^^^^"), "{unknown}");

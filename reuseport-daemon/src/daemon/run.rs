@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -32,6 +31,7 @@ use crate::{
         bpffs,
         environment::Environment,
         grace::{GraceError, GracePeriod},
+        limits,
         netns::{Netns, NetnsError},
         service_manager::ServiceManager,
     },
@@ -43,8 +43,8 @@ const MAILBOX: usize = 64;
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The configuration file, and whether it was asked for by name.
-    pub config: (PathBuf, bool),
+    /// The configuration file; the usual one where none is named.
+    pub config: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
     /// The bpffs.
@@ -105,11 +105,13 @@ pub enum RunError {
 /// [`RunError`]. A service that cannot be taken up or added is logged, and no reason not to serve
 /// the others.
 pub async fn run(options: Options, environment: Environment) -> Result<(), RunError> {
-    let (path, required) = &options.config;
-    let config = Config::read(path, *required)?;
+    let config = Config::read(options.config.as_deref())?;
     let definitions = config.definitions()?;
     logging::start(options.log.as_deref().or(config.log.as_deref()))?;
-    raise_descriptor_limit();
+    // Each group takes eight, four more where it parks, and each service four.
+    if let Err(error) = limits::raise_descriptors() {
+        warn!(%error, "cannot raise the limit of open descriptors");
+    }
 
     // First, so that a second daemon leaves before it touches anything.
     let server = Server::bind(&options.socket).map_err(|source| RunError::Bind {
@@ -125,7 +127,7 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
     let (events, happened) = mpsc::unbounded_channel();
     let (exits, exited) = mpsc::unbounded_channel();
     let (stopping, stopped) = watch::channel(false);
-    let loader = Loader::from_environment(config.bpf_log.into())?;
+    let loader = Loader::from_environment(config.bpf_log)?;
     let mut driver = Driver {
         pins: Pins::open(&options.bpffs)?,
         probe: Probe::new(loader.clone()),
@@ -208,18 +210,6 @@ fn manager(environment: &Environment) -> Option<ServiceManager> {
     ServiceManager::at(socket)
         .inspect_err(|error| warn!(?socket, %error, "no way to tell the service manager anything"))
         .ok()
-}
-
-/// Each group takes eight descriptors, four more where it parks, and each service four.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "cannot raise the limit of open descriptors");
-    }
 }
 
 fn ensure_bpffs(path: &Path) -> io::Result<()> {

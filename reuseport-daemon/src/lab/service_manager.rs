@@ -137,11 +137,6 @@ impl ServiceManager {
         self.heard.state().kept.push((name.to_owned(), fd));
     }
 
-    /// Keeps nothing any more.
-    pub fn forget_all(&self) {
-        self.heard.state().kept.clear();
-    }
-
     /// Waits until everything has been heard that has been said, by a barrier of its own.
     fn hear_all(&self) -> io::Result<()> {
         let (mut ours, theirs) = io::pipe()?;

@@ -12,6 +12,7 @@ use aya::{
     programs::{Program, SkReuseport},
 };
 use reuseport_common::{FIRST_SLOT, names};
+use serde::Deserialize;
 
 use super::{
     ProgramKind, SteeringError,
@@ -37,7 +38,8 @@ static BUILT_IN: &[u8] = include_bytes_aligned!("../../bytecode/reuseport.bpf.o"
 
 /// How much the steering programs log. What is off is removed by the verifier, and what is on needs
 /// `CAP_PERFMON` to load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LogLevel {
     /// Nothing.
     #[default]

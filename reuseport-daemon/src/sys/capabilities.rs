@@ -17,7 +17,7 @@ pub enum Capability {
     Kill = 5,
     /// Parking listeners on ports below 1024.
     NetBindService = 10,
-    /// `tcp_migrate_req` of a network namespace.
+    /// `tcp_migrate_req` of a network namespace; keys and marks of listeners.
     NetAdmin = 12,
     /// `pidfd_getfd` and descriptor links of processes of other users.
     SysPtrace = 19,

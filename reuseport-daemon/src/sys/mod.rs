@@ -17,6 +17,7 @@ pub mod grace;
 pub mod inherit;
 pub mod inotify;
 pub mod interface;
+pub mod limits;
 pub mod listen_options;
 pub mod listener_settings;
 pub mod migrate_req;

@@ -5,12 +5,14 @@ use std::{fs, thread};
 use anyhow::{Context, Result};
 use rustix::system::uname;
 
+use super::rounds::Effort;
+
 /// The machine, its kernel, and what else it had to do, in one sentence.
 ///
 /// # Errors
 ///
 /// Where `/proc` does not tell.
-pub(super) fn describe() -> Result<String> {
+pub(super) fn describe(effort: Effort) -> Result<String> {
     let kernel = uname().release().to_string_lossy().into_owned();
     let cpus = thread::available_parallelism()?;
     let model = fs::read_to_string("/proc/cpuinfo")?
@@ -24,7 +26,11 @@ pub(super) fn describe() -> Result<String> {
     let gigabytes = memory.parse::<u64>()? / (1024 * 1024);
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
+    let run = match effort {
+        Effort::Quick => "`--quick`",
+        Effort::Full => "The full run",
+    };
     Ok(format!(
-        "Linux {kernel}, {cpus} CPUs ({model}), {gigabytes} GB; load average before: {load}"
+        "{run}, Linux {kernel}, {cpus} CPUs ({model}), {gigabytes} GB; load average before: {load}"
     ))
 }

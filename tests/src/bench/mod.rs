@@ -25,7 +25,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use reuseport_daemon::sys::limits;
 
 use self::{report::Report, rounds::Effort};
 
@@ -98,7 +99,8 @@ impl Name {
 ///
 /// Where something cannot be measured, and never because of what was measured.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    raise_descriptor_limit()?;
+    // Connections and listeners by the thousand are descriptors of this process and of its children.
+    limits::raise_descriptors().context("raise RLIMIT_NOFILE")?;
     let effort = if arguments.quick {
         Effort::Quick
     } else {
@@ -109,7 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         some => some,
     };
     for name in names {
-        let host = host::describe()?;
+        let host = host::describe(effort)?;
         let begun = Instant::now();
         let report = name
             .measure(effort)
@@ -127,17 +129,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Connections and listeners by the thousand are descriptors of this process and of its children, which
-/// have its limits.
-fn raise_descriptor_limit() -> Result<()> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, raised).context("raise RLIMIT_NOFILE")
 }
 
 /// A line for whoever waits.

@@ -64,8 +64,10 @@ pub(super) fn number(value: f64) -> String {
         format!("{value:.0}")
     } else if size >= 10.0 {
         format!("{value:.1}")
-    } else if size >= 0.1 {
+    } else if size >= 1.0 {
         format!("{value:.2}")
+    } else if size >= 0.1 {
+        format!("{value:.3}")
     } else {
         format!("{value:.4}")
     }

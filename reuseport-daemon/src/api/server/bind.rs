@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 use thiserror::Error;
 
@@ -44,7 +44,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub(super) struct Bound {
     listener: StdListener,
-    place: Option<Place>,
+    place: Place,
 }
 
 /// The socket's file, removed when the server ends if it is still the same one.
@@ -58,7 +58,7 @@ pub(super) struct Place {
 
 impl Bound {
     /// The listener, non-blocking, and what keeps its path.
-    pub(super) fn into_parts(self) -> io::Result<(StdListener, Option<Place>)> {
+    pub(super) fn into_parts(self) -> io::Result<(StdListener, Place)> {
         self.listener.set_nonblocking(true)?;
         Ok((self.listener, self.place))
     }
@@ -90,27 +90,11 @@ pub(super) fn bind(path: &Path) -> Result<Bound, BindError> {
         .map_err(failed("setting the mode of"))?;
     Ok(Bound {
         listener,
-        place: Some(Place {
+        place: Place {
             path: path.to_owned(),
             inode,
             _lock: lock,
-        }),
-    })
-}
-
-/// Takes a listener that somebody else has bound.
-pub(super) fn adopt(fd: OwnedFd) -> Result<Bound, BindError> {
-    let fits = sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX)
-        && sockopt::socket_type(&fd) == Ok(SocketType::STREAM)
-        && sockopt::socket_acceptconn(&fd) == Ok(true);
-    if !fits {
-        return Err(BindError::NotASocket(PathBuf::from(
-            "the passed descriptor",
-        )));
-    }
-    Ok(Bound {
-        listener: StdListener::from(fd),
-        place: None,
+        },
     })
 }
 
@@ -263,16 +247,5 @@ mod tests {
         let _later = UnixListener::bind(&path).expect("another");
         drop(bound);
         assert!(path.exists());
-    }
-
-    #[test]
-    fn only_a_listener_is_adopted() {
-        let directory = directory();
-        let path = directory.path().join("control");
-        let listener = UnixListener::bind(&path).expect("bind");
-        drop(adopt(listener.into()).expect("adopt"));
-        assert!(path.exists(), "its file is somebody else's");
-        let (near, _far) = UnixStream::pair().expect("pair");
-        assert!(adopt(near.into()).is_err());
     }
 }

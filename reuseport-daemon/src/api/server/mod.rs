@@ -16,10 +16,7 @@ mod tests;
 
 use std::{
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net,
-    },
+    os::{fd::AsFd, unix::net},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -116,16 +113,6 @@ impl Server {
     /// something else does, and [`BindError::Io`] for the rest.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         bind::bind(path).map(Self::new)
-    }
-
-    /// Takes a socket that listens already, such as one from the service manager. Its path stays
-    /// when the server ends.
-    ///
-    /// # Errors
-    ///
-    /// [`BindError::NotASocket`] where it is no Unix stream socket that listens.
-    pub fn from_listener(listener: OwnedFd) -> Result<Self, BindError> {
-        bind::adopt(listener).map(Self::new)
     }
 
     /// Other limits than the usual ones.

@@ -11,7 +11,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -171,7 +171,6 @@ impl Link {
         let control = Arc::new(Control {
             wake,
             stop: AtomicBool::new(false),
-            loss: AtomicU32::new(options.loss),
             filter: Mutex::new(Slot::default()),
             counts: Counters::default(),
         });
@@ -194,11 +193,6 @@ impl Link {
     /// Takes the filter away; what it held back goes on.
     pub fn clear_filter(&self) {
         self.control.change_filter(None);
-    }
-
-    /// Changes how many of a million packets get lost.
-    pub fn set_loss(&self, loss: u32) {
-        self.control.loss.store(loss, Ordering::Relaxed);
     }
 
     /// What became of the packets so far.
@@ -231,7 +225,6 @@ impl Drop for Link {
 struct Control {
     wake: OwnedFd,
     stop: AtomicBool,
-    loss: AtomicU32,
     filter: Mutex<Slot>,
     counts: Counters,
 }

@@ -28,6 +28,8 @@ pub(super) struct Relay {
     held: VecDeque<(usize, Box<[u8]>)>,
     filter_version: u64,
     random: Random,
+    /// As in [`LinkOptions`].
+    loss: u32,
     control: Arc<Control>,
 }
 
@@ -42,6 +44,7 @@ impl Relay {
             held: VecDeque::new(),
             filter_version: 0,
             random: Random(options.seed),
+            loss: options.loss,
             control,
         }
     }
@@ -145,7 +148,7 @@ impl Relay {
         };
         match verdict {
             Verdict::Pass => {
-                if self.random.hits(self.control.loss.load(Ordering::Relaxed)) {
+                if self.random.hits(self.loss) {
                     count(&counts.lost);
                 } else {
                     line.push(length, now);

@@ -19,7 +19,6 @@ use std::{
     thread,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::{
     runtime,
@@ -33,6 +32,7 @@ pub use self::{
     socket_option::{SocketOption, SocketOptionError},
 };
 use self::{listener::ListenError, worker::Worker};
+use crate::sys::limits;
 
 /// The line that says that everything listens.
 pub const READY: &str = "ready";
@@ -71,7 +71,8 @@ pub enum ServerError {
 ///
 /// Any [`ServerError`].
 pub fn serve(options: &Options) -> Result<Counts, ServerError> {
-    raise_descriptor_limit();
+    // Without it the server has fewer descriptors, and copes.
+    let _ = limits::raise_descriptors();
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -182,16 +183,4 @@ fn setup<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> ServerError {
         what,
         source: source.into(),
     }
-}
-
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Without it the server has fewer descriptors, and copes.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
 }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use reuseport_daemon::{lab::world::World, sys::unix_socket};
+use reuseport_daemon::{
+    lab::world::World,
+    sys::{limits, unix_socket},
+};
 use reuseport_tests::{
     control,
     holdings::Holdings,
@@ -18,7 +21,6 @@ use reuseport_tests::{
     traces::Traces,
     wait::until,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use super::{gentle_load, none_lost};
@@ -30,7 +32,7 @@ pub(crate) fn a_thousand() -> Result<()> {
     const THOUSAND: usize = 1000;
     const PLACES: usize = 1024;
     const MORE: usize = 100;
-    raise_limit();
+    limits::raise_descriptors()?;
     let stage = Stage::set(World::loopback()?, &[any_v4()])?;
     let _v1 = stage.instance(&v4("v1"))?;
     let load = gentle_load(&stage)?;
@@ -101,7 +103,7 @@ pub(crate) fn denied_client() -> Result<()> {
 /// with all that they have brought.
 pub(crate) fn half_a_call() -> Result<()> {
     const CLIENTS: usize = 100;
-    raise_limit();
+    limits::raise_descriptors()?;
     let stage = Stage::set(World::loopback()?, &[any_v4()])?;
     let _v1 = stage.instance(&v4("v1"))?;
     let load = gentle_load(&stage)?;
@@ -220,15 +222,4 @@ fn connect(socket: &Path) -> Result<UnixStream> {
     let client = UnixStream::connect(socket).context("connect")?;
     client.set_read_timeout(Some(DEADLINE))?;
     Ok(client)
-}
-
-/// So that this process can be all of the clients.
-fn raise_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    // Where it fails, clients cannot connect, which is seen there.
-    let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -269,7 +269,9 @@ fn use_of(capability: Capability) -> &'static str {
     match capability {
         Capability::Bpf => "needed for programs, maps and pins (CAP_SYS_ADMIN stands in for it)",
         Capability::Perfmon => "needed only where the programs log (bpf-log)",
-        Capability::NetAdmin => "needed only to set net.ipv4.tcp_migrate_req",
+        Capability::NetAdmin => {
+            "needed only to set net.ipv4.tcp_migrate_req, and for keys and marks of listeners"
+        }
         Capability::SysPtrace => {
             "needed to register processes by their pid, and to retire their listeners, where they \
              are another user's or have capabilities that this process lacks"
