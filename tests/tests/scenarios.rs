@@ -122,7 +122,9 @@ fn trials() -> Vec<Trial> {
             rollback, by_kernel as drain_by_kernel, new_instance_ends, new_instance_listens_no_more,
             old_instance_ends, timeout as drain_timeout,
         }
-        lifecycle: lifecycle::daemon { restart, absence, second as second_daemon, heir, removal }
+        lifecycle: lifecycle::daemon {
+            restart, absence, second as second_daemon, heir, closed_heir, removal,
+        }
         units: units { by_name, by_themselves, refused as refused_by_name }
         upgrade: upgrade { under_churn, during_a_migration, while_connections_wait }
         sleepers: sleepers {
@@ -145,7 +147,8 @@ fn trials() -> Vec<Trial> {
             set_as_the_server_is,
         }
         parking: parking::store {
-            kept_before_the_first_instance, kept_when_killed, kept_when_stopped,
+            kept_before_the_first_instance, kept_while_none_can_be_opened, kept_when_killed,
+            kept_when_stopped,
             not_kept_without_a_store, kept_no_longer_than_needed, wrong_ones_are_closed,
             nobody_keeps_them,
         }

@@ -156,7 +156,15 @@ impl Driver {
         let served = instance.state == InstanceState::Serving;
         let decision = domain::process_ended(&managed.state, generation);
         match self.apply(name, decision) {
-            Ok(()) if served => self.move_all_parked(name),
+            Ok(()) if served => {
+                self.move_all_parked(name);
+                // Whoever has taken over may have closed its listeners long ago.
+                self.look_for_closed(name, |_, name, looked| {
+                    if let Err(failure) = looked {
+                        warn!(service = %name, ?failure, "cannot look for listeners");
+                    }
+                });
+            }
             Ok(()) => {}
             Err(failure) => {
                 error!(service = %name, %failure, "cannot take leave of an instance; trying again");

@@ -14,6 +14,7 @@
 mod attachment;
 mod beside;
 mod calls;
+mod closed;
 mod config;
 mod counters;
 mod doctor;

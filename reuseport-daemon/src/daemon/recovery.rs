@@ -1,14 +1,14 @@
 //! Taking up what an earlier daemon left: its services, from the pins alone.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{attachment, driver::Driver, event::RETRY, failure::failed, inspect, managed::Managed};
+use super::{attachment, driver::Driver, event::RETRY, failure::failed, managed::Managed};
 use crate::{
     api::wire::Failure,
     chain::chain,
-    domain::{self, Decision, Generation, Instance, InstanceState, ServiceName, SocketCookie},
+    domain::{self, Decision, Generation, Instance, ServiceName},
     steering::SteeringError,
 };
 
@@ -61,20 +61,37 @@ impl Driver {
         // Afterwards, when it is known of all of them who holds `tcp_migrate_req`: what one lets go of,
         // another may hold still.
         for (name, decision) in taken_up {
-            if let Err(error) = self.apply(&name, decision) {
-                error!(service = %name, error = chain(&error), "cannot finish what was under way");
-            }
-            // After its tables, which say the truth now.
-            let restored = self.services.get(&name).map(attachment::restore);
-            if let Some(Err(failure)) = restored {
-                let reason = &failure.reason().message;
-                warn!(service = %name, reason, "cannot see to it that its programs are attached");
-            }
-            // Processes may have ended while no daemon was there to see it.
-            self.wake(&name);
-            self.take_up_later(&name, PAUSE);
+            self.go_on(&name, decision);
         }
         Ok(())
+    }
+
+    /// Finishes or undoes what was under way at a service that has been taken up, as soon as it can be.
+    fn go_on(&mut self, name: &ServiceName, decision: Decision) {
+        if let Err(error) = self.apply(name, decision) {
+            error!(
+                service = %name, error = chain(&error),
+                "cannot finish what was under way; trying again"
+            );
+            let name = name.clone();
+            return self.later(RETRY, move |driver| {
+                let there = driver.services.get(&name);
+                // A migration that has begun since goes on by itself.
+                if let Some(managed) = there.filter(|_| !driver.runs.contains_key(&name)) {
+                    let decision = domain::resume(&managed.state);
+                    driver.go_on(&name, decision);
+                }
+            });
+        }
+        // After its tables, which say the truth now.
+        let restored = self.services.get(name).map(attachment::restore);
+        if let Some(Err(failure)) = restored {
+            let reason = &failure.reason().message;
+            warn!(service = %name, reason, "cannot see to it that its programs are attached");
+        }
+        // Processes may have ended while no daemon was there to see it.
+        self.wake(name);
+        self.take_up_later(name, PAUSE);
     }
 
     /// A service has been taken up a moment ago. An instance that serves may have closed listeners while
@@ -87,42 +104,17 @@ impl Driver {
         if managed.state.migration.is_some() {
             return self.take_up_later(name, RETRY);
         }
-        self.find(
-            name,
-            |definition, netns| Ok(inspect::open_listeners(definition, netns)?),
-            |driver, name, found| match found {
-                Ok(listening) => driver.forget_closed(name, &listening),
-                Err(failure) => {
-                    warn!(service = %name, ?failure, "cannot look for listeners; trying again");
-                    driver.take_up_later(name, RETRY);
-                }
-            },
-        );
+        self.look_for_closed(name, |driver, name, looked| {
+            if let Err(failure) = looked {
+                warn!(service = %name, ?failure, "cannot look for listeners; trying again");
+                driver.take_up_later(name, RETRY);
+            }
+        });
     }
 
     fn take_up_later(&self, name: &ServiceName, pause: Duration) {
         let name = name.clone();
         self.later(pause, move |driver| driver.on_taken_up(&name));
-    }
-
-    /// Takes note of listeners that have been closed, all but those in `listening`.
-    pub(super) fn forget_closed(&mut self, name: &ServiceName, listening: &BTreeSet<SocketCookie>) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
-        let closed = domain::listeners_closed(&managed.state, listening);
-        if closed.effects.is_empty() {
-            return;
-        }
-        for generation in managed.state.in_state(InstanceState::Serving) {
-            info!(
-                service = %name, instance = %managed.state.label(generation),
-                "an instance that serves has closed listeners"
-            );
-        }
-        if let Err(error) = self.apply(name, closed) {
-            error!(service = %name, error = chain(&error), "cannot take listeners out of their slots");
-        }
     }
 
     /// Takes a service up as it is, and decides how to go on with it.

@@ -3,7 +3,7 @@
 use std::{io, mem::MaybeUninit, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init},
+    fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch},
     io::Errno,
 };
 use tokio::io::unix::AsyncFd;
@@ -70,6 +70,13 @@ impl Inotify {
             path,
             WatchFlags::MODIFY,
         )?))
+    }
+
+    /// Watches something no longer. The kernel says of a control group that is removed neither this nor
+    /// anything else (`kernfs_remove`, <https://elixir.bootlin.com/linux/v6.18/source/fs/kernfs/dir.c>).
+    pub fn forget(&self, watch: WatchId) {
+        // An error says that it is not watched.
+        let _ = remove_watch(self.0.get_ref(), watch.0);
     }
 
     /// Waits until something happens, and tells all that has.

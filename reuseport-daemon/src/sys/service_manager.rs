@@ -114,15 +114,18 @@ impl ServiceManager {
         let probe = format!("probe.{}", self.probes.fetch_add(1, Ordering::Relaxed));
         self.send(&store(&probe), &[theirs.as_fd()])?;
         drop(theirs);
-        let stored = if !self.barrier()? {
-            Stored::Unanswered
-        } else if is_closed(&ours, Duration::ZERO)? {
-            Stored::Refused
-        } else {
-            Stored::Kept
-        };
+        let stored = self.barrier().and_then(|answered| {
+            Ok(if !answered {
+                Stored::Unanswered
+            } else if is_closed(&ours, Duration::ZERO)? {
+                Stored::Refused
+            } else {
+                Stored::Kept
+            })
+        });
+        // Whatever came of it: it takes room.
         self.remove(&probe)?;
-        Ok(stored)
+        stored
     }
 
     /// Lets it keep no longer what it keeps under a name. It does so when it gets to it.

@@ -180,6 +180,12 @@ pub(crate) fn by_themselves() -> Result<()> {
     let noticed = began.elapsed();
     let _ = writeln!(io::stderr(), "serves {noticed:?} after it listens");
     ensure!(noticed < Duration::from_secs(5), "{noticed:?}");
+    // One that opens its listeners one after the other is seen whole.
+    v1.listen_more()?;
+    until("both of its listeners have a slot", || {
+        let instance = instance_status(&stage, SERVICE, V1)?;
+        Ok(instance.is_some_and(|it| it.listeners.len() == 2))
+    })?;
     ensure!(load.advances_by(100, DEADLINE), "a load that goes on");
 
     // While no daemon was there.

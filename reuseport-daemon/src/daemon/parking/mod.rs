@@ -181,25 +181,29 @@ impl Lot {
         self.troubles.remove(&group);
     }
 
-    /// Closes a group's parking listener, with whatever waits in it.
+    /// Closes a group's parking listener, with whatever waits in it. Those that an earlier daemon left
+    /// stay until others have taken their place, which may not have been possible yet.
     pub(super) fn close(&mut self, group: usize) {
-        let left = self.left.remove(&group).unwrap_or_default();
-        let open = self.listeners.remove(&group).into_iter();
-        open.chain(left).for_each(ParkingListener::close);
+        if let Some(open) = self.listeners.remove(&group) {
+            open.close();
+        }
     }
 
-    /// Closes all of them.
+    /// Closes all of them, and those that an earlier daemon left.
     pub(super) fn close_all(&mut self) {
         let listeners = std::mem::take(&mut self.listeners).into_values();
         let left = std::mem::take(&mut self.left).into_values().flatten();
         listeners.chain(left).for_each(ParkingListener::close);
     }
 
+    /// The group's parking listener, if it is open.
+    fn at(&self, group: usize) -> Option<SocketCookie> {
+        self.listeners.get(&group).map(|it| it.cookie)
+    }
+
     /// Whether the group's parking listener is that socket.
     fn is_at(&self, group: usize, cookie: SocketCookie) -> bool {
-        self.listeners
-            .get(&group)
-            .is_some_and(|it| it.cookie == cookie)
+        self.at(group) == Some(cookie)
     }
 
     /// The sockets, which are in the groups and no instance's.

@@ -1,6 +1,6 @@
 //! The driver's part: what it does about parking when something has changed.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tracing::{error, warn};
 
@@ -106,9 +106,18 @@ impl Driver {
                 "nobody has served for too long: {waiting} connections that waited are refused, \
                  and so are all others until an instance serves"
             ),
-            Err(error) => error!(
-                service = %name, error = chain(&error), "cannot close a parking listener"
-            ),
+            Err(error) => {
+                error!(
+                    service = %name, error = chain(&error),
+                    "cannot close a parking listener; trying again"
+                );
+                let again = Event::ParkTimeout {
+                    service: name.clone(),
+                    group,
+                    since_ms,
+                };
+                again_later(&self.events, again);
+            }
         }
     }
 
@@ -123,7 +132,9 @@ impl Driver {
         let Some(managed) = self.services.get(name) else {
             return;
         };
-        let spare = managed.state.groups[group].parking == Parking::Spare;
+        // It may be a later service of that name, with fewer groups.
+        let there = managed.state.groups.get(group);
+        let spare = there.is_some_and(|it| it.parking == Parking::Spare);
         if !spare || !managed.lot.is_at(group, cookie) {
             return;
         }
@@ -135,24 +146,14 @@ impl Driver {
         if managed.state.migration.is_some() {
             return again_later(&self.events, again);
         }
-        self.find(
-            name,
-            |definition, netns| Ok(inspect::open_listeners(definition, netns)?),
-            move |driver, name, found| match found {
-                Ok(listening) => driver.unpark(name, group, &listening),
-                Err(failure) => {
-                    warn!(service = %name, ?failure, "cannot look for listeners; trying again");
-                    again_later(&driver.events, again);
-                }
-            },
-        );
-    }
-
-    /// Takes note of listeners that have been closed, and lets what has been parked go to those that
-    /// are left, if any.
-    fn unpark(&mut self, name: &ServiceName, group: usize, listening: &BTreeSet<SocketCookie>) {
-        self.forget_closed(name, listening);
-        self.move_parked(name, group);
+        self.look_for_closed(name, move |driver, name, looked| match looked {
+            // What has been parked goes to those that are left, if any.
+            Ok(()) => driver.move_parked(name, group),
+            Err(failure) => {
+                warn!(service = %name, ?failure, "cannot look for listeners; trying again");
+                again_later(&driver.events, again);
+            }
+        });
     }
 
     /// One that served has ended, and another one may have taken over by now. In between connections
@@ -175,8 +176,20 @@ impl Driver {
         if decision.effects.is_empty() {
             return;
         }
+        let parked = managed.lot.at(group);
         if let Err(error) = self.apply(name, decision) {
-            error!(service = %name, error = chain(&error), "cannot move parked connections");
+            error!(
+                service = %name, error = chain(&error),
+                "cannot move parked connections; trying again"
+            );
+            if let Some(cookie) = parked {
+                let again = Event::Parked {
+                    service: name.clone(),
+                    group,
+                    cookie,
+                };
+                again_later(&self.events, again);
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The driver's part: a unit of a service's pattern is looked at until it listens, and registered.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 
@@ -17,6 +20,20 @@ use crate::{
     },
     domain::{InstanceState, ServiceName, SocketCookie, next_look},
 };
+
+/// How long after its start a unit that is registered is still looked at: a server opens its listeners
+/// one after the other.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// How it stands with a unit that was looked at.
+enum Standing {
+    /// It runs no process.
+    Over,
+    /// It is an instance.
+    Registered,
+    /// It does not listen.
+    Silent,
+}
 
 impl Driver {
     /// Begins to watch for units of a service's pattern, if it has one.
@@ -81,26 +98,42 @@ impl Driver {
 
     fn looked_at(&mut self, event: UnitEvent, number: u64, looked: Result<Looked, Failure>) {
         let (name, unit) = (&event.service, &event.unit);
-        let registered = match looked {
-            Ok(Looked::Gone | Looked::Known) => Ok(true),
-            Ok(Looked::Silent) => Ok(false),
-            Ok(Looked::Listening(found)) => self.take_in(name, None, &found).map(|_| true),
+        let current = |driver: &Self| {
+            let units = &driver.services.get(name)?.units;
+            let expected = units.expected.get(&event.group)?;
+            (expected.number == number).then_some(())
+        };
+        // A look that something has happened since says nothing of now.
+        if current(self).is_none() {
+            return;
+        }
+        let looked = match looked {
+            Ok(Looked::Gone) => Ok(Standing::Over),
+            Ok(Looked::Known) => Ok(Standing::Registered),
+            Ok(Looked::Silent) => Ok(Standing::Silent),
+            Ok(Looked::Listening(found)) => {
+                let taken = self.take_in(name, None, &found);
+                taken.map(|_| Standing::Registered)
+            }
             Err(failure) => Err(failure),
         };
         let Some(managed) = self.services.get_mut(name) else {
             return;
         };
         let units = &mut managed.units;
-        let expected = units.expected.get_mut(&event.group);
-        let Some(expected) = expected.filter(|it| it.number == number) else {
+        let Some(expected) = units.expected.get_mut(&event.group) else {
             return;
         };
-        match registered {
-            Ok(true) => {
+        match looked {
+            // One that opens its listeners one after the other has not been seen whole yet.
+            Ok(Standing::Registered) if expected.since.elapsed() < OPENING => {
+                expected.trouble = None;
+            }
+            Ok(Standing::Over | Standing::Registered) => {
                 units.expected.remove(&event.group);
                 return;
             }
-            Ok(false) => {}
+            Ok(Standing::Silent) => {}
             Err(failure) => {
                 let message = failure.reason().message.clone();
                 if expected.trouble.as_ref() != Some(&message) {

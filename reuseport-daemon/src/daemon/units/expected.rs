@@ -1,4 +1,4 @@
-//! The units of a service that run and do not listen yet.
+//! The units of a service that run and do not listen yet, or not for long.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::sys::cgroup::Cgroup;
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Units {
     pub(super) watch: Option<Watch>,
-    /// Those that run and do not listen yet.
+    /// Those that run and do not listen yet, or not for long.
     pub(super) expected: BTreeMap<Cgroup, Expected>,
     /// How many events there have been of units that were started.
     pub(super) count: u64,

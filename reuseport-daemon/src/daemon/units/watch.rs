@@ -134,6 +134,8 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
         let changes = tokio::select! {
             changes = self.inotify.changes() => changes?,
             () = again.notified() => {
+                forget(&self.inotify, &mut self.slices, |_, slice| !slice.path().is_dir());
+                forget(&self.inotify, &mut self.units, |_, (group, _)| !group.path().is_dir());
                 for (group, unit) in self.units.values() {
                     (self.report)(group, unit);
                 }
@@ -180,6 +182,10 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
                     self.note(child)?;
                 }
             }
+            // One of that name may have been there before, which is another one.
+            forget(&self.inotify, &mut self.slices, |id, it| {
+                id != watch && *it == slice
+            });
             self.slices.insert(watch, slice);
         }
         Ok(())
@@ -214,10 +220,29 @@ impl<R: Fn(&Cgroup, &UnitName)> Tree<'_, R> {
             && let Some(watch) = unless_gone(self.inotify.file(&group.events()))?
         {
             (self.report)(&group, &unit);
+            // One of that name may have been there before, which is another one.
+            forget(&self.inotify, &mut self.units, |id, (it, _)| {
+                id != watch && *it == group
+            });
             self.units.insert(watch, (group, unit));
         }
         Ok(())
     }
+}
+
+/// Watches those no longer that `gone` says it of.
+fn forget<T>(
+    inotify: &Inotify,
+    watched: &mut BTreeMap<WatchId, T>,
+    gone: impl Fn(WatchId, &T) -> bool,
+) {
+    watched.retain(|watch, it| {
+        let gone = gone(*watch, it);
+        if gone {
+            inotify.forget(*watch);
+        }
+        !gone
+    });
 }
 
 fn unless_gone(result: io::Result<WatchId>) -> io::Result<Option<WatchId>> {

@@ -113,7 +113,7 @@ fn what_was_parked_all_the_same_moves_on() {
 fn one_that_closes_all_it_has_serves_no_more() {
     let mut world = World::with_instances(1);
     world.close(process(1));
-    let decision = listeners_closed(&world.service, &world.kernel.open);
+    let decision = listeners_closed(&world.service, &world.closed());
     world.perform(decision);
     assert_eq!(standing(&world), [Parking::Waiting; 2]);
     assert_eq!(
@@ -131,13 +131,38 @@ fn one_that_closes_all_it_has_serves_no_more() {
 }
 
 #[test]
+fn one_that_listens_no_more_does_not_take_over() {
+    let mut world = World::with_instances(2);
+    let how = super::super::testing::keep();
+    world.migrate("v2", how).expect("begun");
+    let (grace, empty) = (
+        Observation::GraceOver,
+        Observation::Reading {
+            handshakes: 0,
+            queued: 0,
+        },
+    );
+    world.see_all(&[grace, empty, grace, empty, Observation::Retired]);
+    // It closes what it has, as after a signal, and lives on for its sessions.
+    world.close(process(1));
+    let decision = listeners_closed(&world.service, &world.closed());
+    world.perform(decision);
+    world.end_process(process(2));
+    assert_eq!(
+        world.state("v1"),
+        Some(crate::domain::InstanceState::Retired)
+    );
+    assert_eq!(standing(&world), [Parking::Waiting; 2]);
+}
+
+#[test]
 fn one_that_closes_a_group_is_waited_for_there_alone() {
     let mut world = World::with_instances(1);
     let listeners = world.service.listeners_of(crate::domain::Generation(1));
     let first: Vec<_> = listeners.filter(|(_, group)| *group == 0).collect();
     let closed: Vec<_> = first.into_iter().map(|(cookie, _)| cookie).collect();
     world.kernel.close(&closed);
-    let decision = listeners_closed(&world.service, &world.kernel.open);
+    let decision = listeners_closed(&world.service, &world.closed());
     world.perform(decision);
     assert_eq!(standing(&world), [Parking::Waiting, Parking::Spare]);
     assert_eq!(
@@ -154,8 +179,10 @@ fn a_migration_has_its_own_ways_with_what_closes() {
         .expect("begun");
     world.see(Observation::GraceOver);
     let before = world.service.clone();
+    let slots = before.groups.iter().flat_map(|it| it.slots.values());
+    let every = slots.map(|it| it.cookie).collect();
     assert_eq!(
-        listeners_closed(&world.service, &[].into()),
+        listeners_closed(&world.service, &every),
         Decision::unchanged(&before)
     );
 }

@@ -64,6 +64,13 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Listeners on record that have been closed.
+    pub(in crate::domain) fn closed(&self) -> BTreeSet<SocketCookie> {
+        let slots = self.service.groups.iter().flat_map(|it| it.slots.values());
+        let known: BTreeSet<_> = slots.map(|it| it.cookie).collect();
+        known.difference(&self.kernel.open).copied().collect()
+    }
+
     /// A service of so many groups with 16 slots each.
     pub(crate) fn new(groups: u16) -> Self {
         Self::with_slots(groups, 16)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use reuseport_daemon::lab::world::World;
+use reuseport_daemon::lab::{server::Stop, world::World};
 use reuseport_tests::{
     ctl::Ctl,
     held::until_state,
@@ -132,6 +132,23 @@ pub(crate) fn heir() -> Result<()> {
     let new = &outcomes.new;
     ensure!(new.selected + new.kernel == ledger.begun(), "{outcomes:?}");
     ensure!(new.probed == 0 && new.parked == 0, "{outcomes:?}");
+    Ok(())
+}
+
+/// One that was moved away from, and has closed its listeners since, takes nothing over: the next one
+/// that registers serves.
+pub(crate) fn closed_heir() -> Result<()> {
+    let stage = Stage::set(World::loopback()?, &[any_v4()])?;
+    let mut v1 = stage.instance(&v4("v1"))?;
+    let v2 = stage.instance(&v4("v2"))?;
+    stage.migrate_to(&v2, "v2", || {})?;
+    v1.stop_listening(Stop::Close)?;
+    v2.exit()?;
+    until_state(&stage, SERVICE, "v2", "gone")?;
+    until_state(&stage, SERVICE, "v1", "retired")?;
+    let v3 = stage.server(&v4("v3"))?;
+    let registered = stage.daemon().register(SERVICE, v3.pid(), "v3")?;
+    ensure!(registered.state == "serving", "{registered:?}");
     Ok(())
 }
 

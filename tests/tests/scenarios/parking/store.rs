@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, ErrorKind},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::fd::{AsFd, OwnedFd},
     time::Instant,
 };
@@ -12,8 +12,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use reuseport_daemon::{
     api::wire::{AddService, Changed, ServiceRef},
-    lab::{ledger::LossKind, world::World},
+    lab::{ledger::LossKind, link::DEVICE, world::World},
     sys::{
+        interface::Interface,
         netns::Netns,
         process::Process,
         socket::{self, SocketFacts, TcpFacts},
@@ -23,7 +24,7 @@ use reuseport_tests::{
     ctl::Ctl,
     held::Stopped,
     sockets::{Made, tcp},
-    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, v4},
+    stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, listening, v4},
     wait::until,
 };
 use rustix::process::Signal;
@@ -53,6 +54,41 @@ pub(crate) fn kept_before_the_first_instance() -> Result<()> {
         stage.replace_killed_daemon()?;
     }
     let server = stage.instance(&v4("v1"))?;
+    ensure!(load.advances_by(500, DEADLINE), "a load under way");
+    let ledger = load.stop()?.connections;
+    drop(server);
+    Ok(ledger.check_complete()?)
+}
+
+/// The next daemon can open no listener, since its address is away for a while: those that wait do so in
+/// the one that is kept, and go to who serves when the address is back.
+pub(crate) fn kept_while_none_can_be_opened() -> Result<()> {
+    const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
+    const PREFIX: u8 = 30;
+    let stage = Stage::bare(far_away()?)?;
+    stage.home().manager().keep_at_most(ROOM);
+    let there = stage.world.v4(PORT);
+    let parameters = AddService {
+        listen: vec![there.to_string()],
+        ..AddService::default()
+    };
+    let Some(mut stage) = park_on(stage, parameters)? else {
+        return Ok(());
+    };
+    let load = begin(&stage, vec![there], CLIENTS)?;
+    until_parked(&stage, CLIENTS)?;
+    let kept = the_only_one(&stage)?;
+    let be_at = |stage: &Stage, address: IpAddr| -> Result<()> {
+        let device = stage.world.server().enter(|| Interface::named(DEVICE))??;
+        Ok(device.add_address(address, PREFIX)?)
+    };
+    be_at(&stage, ELSEWHERE.into())?;
+    stage.replace_killed_daemon()?;
+    let log = stage.daemon().log();
+    ensure!(log.contains("connections cannot be parked"), "{log}");
+    ensure!(the_only_one(&stage)? == kept, "another one is kept");
+    be_at(&stage, there.ip())?;
+    let server = stage.instance(&listening("v1", &[&there.to_string()]))?;
     ensure!(load.advances_by(500, DEADLINE), "a load under way");
     let ledger = load.stop()?.connections;
     drop(server);

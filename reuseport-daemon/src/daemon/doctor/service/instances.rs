@@ -36,8 +36,8 @@ fn judge_state(facts: &Facts, generation: Generation, state: InstanceState) -> O
         InstanceState::Draining => Some(Finding::note(
             subject,
             format!(
-                "{name} was not empty when its migration ran out of time, and goes on accepting \
-                 what it has"
+                "{name} was not empty when its migration ran out of time, or could not be retired at \
+                 its end; the same migration again goes on with it"
             ),
         )),
         InstanceState::Gone => Some(

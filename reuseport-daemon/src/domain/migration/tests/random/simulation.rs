@@ -140,10 +140,7 @@ impl Simulation {
         open.retain(|it| !closed.contains(&it.cookie));
         self.world.kernel.close(&closed);
         self.unknown.extend(closed);
-        Some(listeners_closed(
-            &self.world.service,
-            &self.world.kernel.open,
-        ))
+        Some(listeners_closed(&self.world.service, &self.world.closed()))
     }
 
     fn start(&mut self, who: u32, listeners: usize) -> ProcessId {
