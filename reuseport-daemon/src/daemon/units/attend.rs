@@ -1,9 +1,6 @@
 //! The driver's part: a unit of a service's pattern is looked at until it listens, and registered.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::collections::HashSet;
 
 use tracing::{info, warn};
 
@@ -20,10 +17,6 @@ use crate::{
     },
     domain::{InstanceState, ServiceName, SocketCookie, next_look},
 };
-
-/// How long after its start a unit that is registered is still looked at: a server opens its listeners
-/// one after the other.
-const OPENING: Duration = Duration::from_secs(5);
 
 /// How it stands with a unit that was looked at.
 enum Standing {
@@ -62,11 +55,7 @@ impl Driver {
         let number = match event.cause {
             Cause::Stirred => {
                 units.count += 1;
-                let expected = Expected {
-                    since: Instant::now(),
-                    number: units.count,
-                    trouble: None,
-                };
+                let expected = Expected::from_now(units.count);
                 units.expected.insert(event.group.clone(), expected);
                 units.count
             }
@@ -125,10 +114,7 @@ impl Driver {
             return;
         };
         match looked {
-            // One that opens its listeners one after the other has not been seen whole yet.
-            Ok(Standing::Registered) if expected.since.elapsed() < OPENING => {
-                expected.trouble = None;
-            }
+            Ok(Standing::Registered) if !expected.note_registered() => {}
             Ok(Standing::Over | Standing::Registered) => {
                 units.expected.remove(&event.group);
                 return;
