@@ -218,6 +218,9 @@ impl Acceptor {
                     if let Some(client) = client {
                         refuse(&client, &short_of(&error));
                         line::close(client, &self.strangers);
+                        // Its descriptor is to be the spare one again, before the next one comes. One
+                        // that brought what takes long to close is not waited for.
+                        let _ = timeout(BACK_OFF, self.strangers.settled(0)).await;
                         continue;
                     }
                     tokio::select! {
