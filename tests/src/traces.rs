@@ -55,8 +55,12 @@ impl Traces {
         Ok(last)
     }
 
-    /// These are what they were before, or this says what has changed.
-    fn same_as(&self, before: &Self) -> Result<()> {
+    /// These are what they were before.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not: what has changed.
+    pub fn same_as(&self, before: &Self) -> Result<()> {
         ensure!(
             self.status == before.status,
             "{} became {}",

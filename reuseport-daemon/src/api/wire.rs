@@ -124,8 +124,8 @@ pub struct Migrate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
     /// How long to wait, when the service has moved, until no session is left on the instances that
-    /// it has moved away from, in milliseconds, a year at most. Without it there is no such wait; in a dry run there
-    /// is none either.
+    /// it has moved away from, in milliseconds, a year at most. Without it there is no such wait; in
+    /// a dry run there is none either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_sessions_ms: Option<u64>,
     /// Check everything and change nothing.

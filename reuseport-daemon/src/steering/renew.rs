@@ -5,8 +5,8 @@
 use std::{fs, io, path::Path};
 
 use super::{
-    GroupMaps, Loader, ProgramKind, SteeringError, object,
-    object::MAPS,
+    GroupMaps, Loader, ProgramKind, SteeringError,
+    object::{self, MAPS},
     program::{self, Edition},
 };
 

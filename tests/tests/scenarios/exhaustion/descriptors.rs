@@ -105,7 +105,7 @@ pub(crate) fn turned_away() -> Result<()> {
         let said = stage.daemon().log().matches("are turned away").count();
         ensure!(said == times, "said {said} times");
         drop(scarce);
-        before.come_back(|| Traces::of(&stage))?;
+        Traces::of(&stage)?.same_as(&before)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use reuseport_common::SlotRecord;
 use reuseport_daemon::{
     api::wire::{Migrate, ServiceStatus},
     domain::Address,
-    lab::fixture::Fixture,
+    lab::{fixture::Fixture, ledger::LossKind},
     sys::migrate_req,
 };
 use reuseport_tests::{
@@ -140,6 +140,7 @@ impl Scene {
         // acknowledgement that it works on at that moment (`parking/end.rs`).
         let removed = self.operation == Operation::RemoveParked;
         let closed = if removed { addresses().len() } else { 0 } as u64;
+        let closed = closed.min(ledger.lost_by(LossKind::Reset));
         ensure!(
             refuses || ledger.lost() <= ended * u64::from(CLIENTS) + closed,
             "{} lost: {:?}",

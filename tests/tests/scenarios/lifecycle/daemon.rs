@@ -109,7 +109,7 @@ pub(crate) fn second() -> Result<()> {
         );
         ensure!(said.contains(&expected), "{said}");
     }
-    before.come_back(|| Traces::of(&stage))?;
+    Traces::of(&stage)?.same_as(&before)?;
     let v2 = stage.server(&v4("v2"))?;
     stage.migrate_to(&v2, "v2", || {})?;
     check_selected(&stage, complete(load)?.begun())

@@ -97,7 +97,7 @@ pub(crate) fn a_passed_listener_is_the_callers() -> Result<()> {
             },
         "{again:?}"
     );
-    before.come_back(|| Traces::of(&stage))?;
+    Traces::of(&stage)?.same_as(&before)?;
     let instance = instance_status(&stage, SERVICE, "t")?.context("the instance")?;
     ensure!(instance.pid == std::process::id());
 
@@ -136,7 +136,7 @@ pub(crate) fn twice_is_once() -> Result<()> {
         let before = Traces::of(&stage)?;
         let second = last_line(&ctl.done(&format!("--json {line}"))?)?;
         ensure!(second["changed"] == false, "{line}: {second}");
-        let unchanged = before.come_back(|| Traces::of(&stage));
+        let unchanged = Traces::of(&stage)?.same_as(&before);
         unchanged.with_context(|| line.to_string())?;
         Ok(second)
     };
@@ -181,7 +181,7 @@ pub(crate) fn a_rehearsal_changes_nothing() -> Result<()> {
         let result: MigrationResult = serde_json::from_value(last_line(&ctl.done(&line)?)?)?;
         ensure!(result.outcome == "dry_run" && result.to == to, "{result:?}");
         ensure!(result.from == ["v1"], "{result:?}");
-        let unchanged = before.come_back(|| Traces::of(&stage));
+        let unchanged = Traces::of(&stage)?.same_as(&before);
         unchanged.with_context(|| target.clone())?;
     }
     ensure!(load.advances_by(100, DEADLINE), "a load that goes on");

@@ -59,7 +59,7 @@ pub(crate) fn added_or_unsupported() -> Result<()> {
             ran.code == 4 && ran.result()?["error"]["reason"] == "parking",
             "{ran:?}"
         );
-        return before.come_back(|| Traces::of(&stage));
+        return Traces::of(&stage)?.same_as(&before);
     }
     ensure!(ran.code == 0, "{ran:?}");
     ctl.done(&add)?;
@@ -126,7 +126,7 @@ pub(crate) fn refused() -> Result<()> {
             ran.code == code && error["reason"] == reason,
             "{arguments}: {ran:?}"
         );
-        let unchanged = before.come_back(|| Traces::of(&stage));
+        let unchanged = Traces::of(&stage)?.same_as(&before);
         unchanged.with_context(|| arguments.clone())?;
     }
     let ran = ctl.run("service add x --listen 127.0.0.1:1 --park-timeout 1s")?;
