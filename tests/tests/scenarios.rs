@@ -139,7 +139,7 @@ fn trials() -> Vec<Trial> {
         parking: parking {
             killed_on_loopback, killed_on_a_link, killed_with_a_full_queue, closed_on_loopback,
             closed_on_a_link, closed_and_alive, heir, before_the_first_instance,
-            one_of_eight_listeners_is_left,
+            one_of_eight_listeners_is_left, removed,
         }
         parking: parking::shapes { ipv6, dual_stack, two_addresses, eight_workers, another_user }
         parking: parking::commands {

@@ -1,17 +1,39 @@
 //! Listeners that an instance has closed, which nobody tells the daemon.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use tracing::{error, info};
+use tracing::{info, warn};
 
-use super::{driver::Driver, inspect};
+use super::{driver::Driver, event::RETRY, failure, inspect};
 use crate::{
     api::wire::Failure,
-    chain::chain,
     domain::{self, ServiceName, SocketCookie},
 };
 
 impl Driver {
+    /// Takes the listeners of a service that have been closed out of their slots, once no migration is
+    /// under way, which has its own ways with them. What fails is tried again.
+    pub(super) fn see_to_closed(&self, name: &ServiceName) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        if managed.state.migration.is_some() {
+            return self.see_to_closed_later(name, RETRY);
+        }
+        self.look_for_closed(name, |driver, name, looked| {
+            if let Err(failure) = looked {
+                warn!(service = %name, ?failure, "cannot see to closed listeners; trying again");
+                driver.see_to_closed_later(name, RETRY);
+            }
+        });
+    }
+
+    /// The same, after a pause.
+    pub(super) fn see_to_closed_later(&self, name: &ServiceName, pause: Duration) {
+        let name = name.clone();
+        self.later(pause, move |driver| driver.see_to_closed(&name));
+    }
+
     /// Looks beside the driver for listeners of a service that have been closed, takes them out of their
     /// slots, and then goes on. What has come since the look began is not judged by it.
     pub(super) fn look_for_closed(
@@ -28,22 +50,24 @@ impl Driver {
             name,
             |definition, netns| Ok(inspect::open_listeners(definition, netns)?),
             move |driver, name, found| {
-                let looked = found.map(|listening| {
+                let looked = found.and_then(|listening| {
                     let closed = known.difference(&listening).copied().collect();
-                    driver.forget_closed(name, &closed);
+                    driver.forget_closed(name, &closed)
                 });
                 then(driver, name, looked);
             },
         );
     }
 
-    fn forget_closed(&mut self, name: &ServiceName, closed: &BTreeSet<SocketCookie>) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
+    fn forget_closed(
+        &mut self,
+        name: &ServiceName,
+        closed: &BTreeSet<SocketCookie>,
+    ) -> Result<(), Failure> {
+        let managed = self.managed(name)?;
         let decision = domain::listeners_closed(&managed.state, closed);
         if decision.effects.is_empty() {
-            return;
+            return Ok(());
         }
         for (generation, instance) in &managed.state.instances {
             let listeners = managed.state.listeners_of(*generation);
@@ -55,8 +79,7 @@ impl Driver {
                 );
             }
         }
-        if let Err(error) = self.apply(name, decision) {
-            error!(service = %name, error = chain(&error), "cannot take listeners out of their slots");
-        }
+        self.apply(name, decision)
+            .map_err(|error| failure::not_performed(&error, None))
     }
 }

@@ -159,11 +159,7 @@ impl Driver {
             Ok(()) if served => {
                 self.move_all_parked(name);
                 // Whoever has taken over may have closed its listeners long ago.
-                self.look_for_closed(name, |_, name, looked| {
-                    if let Err(failure) = looked {
-                        warn!(service = %name, ?failure, "cannot look for listeners");
-                    }
-                });
+                self.see_to_closed(name);
             }
             Ok(()) => {}
             Err(failure) => {

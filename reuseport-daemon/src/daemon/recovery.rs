@@ -77,13 +77,22 @@ impl Driver {
             return self.later(RETRY, move |driver| {
                 let there = driver.services.get(&name);
                 // A migration that has begun since goes on by itself.
-                if let Some(managed) = there.filter(|_| !driver.runs.contains_key(&name)) {
-                    let decision = domain::resume(&managed.state);
-                    driver.go_on(&name, decision);
+                match there.filter(|_| !driver.runs.contains_key(&name)) {
+                    Some(managed) => {
+                        let decision = domain::resume(&managed.state);
+                        driver.go_on(&name, decision);
+                    }
+                    None => driver.catch_up(&name),
                 }
             });
         }
         // After its tables, which say the truth now.
+        self.catch_up(name);
+    }
+
+    /// Sees to what may have happened to a service while no daemon was there. An instance that serves
+    /// may have closed listeners: its slots are on record, and so the tables name them.
+    fn catch_up(&self, name: &ServiceName) {
         let restored = self.services.get(name).map(attachment::restore);
         if let Some(Err(failure)) = restored {
             let reason = &failure.reason().message;
@@ -91,30 +100,7 @@ impl Driver {
         }
         // Processes may have ended while no daemon was there to see it.
         self.wake(name);
-        self.take_up_later(name, PAUSE);
-    }
-
-    /// A service has been taken up a moment ago. An instance that serves may have closed listeners while
-    /// no daemon was there to be told, or to see it through: its slots are on record, and so the tables
-    /// name them.
-    fn on_taken_up(&mut self, name: &ServiceName) {
-        let Some(managed) = self.services.get(name) else {
-            return;
-        };
-        if managed.state.migration.is_some() {
-            return self.take_up_later(name, RETRY);
-        }
-        self.look_for_closed(name, |driver, name, looked| {
-            if let Err(failure) = looked {
-                warn!(service = %name, ?failure, "cannot look for listeners; trying again");
-                driver.take_up_later(name, RETRY);
-            }
-        });
-    }
-
-    fn take_up_later(&self, name: &ServiceName, pause: Duration) {
-        let name = name.clone();
-        self.later(pause, move |driver| driver.on_taken_up(&name));
+        self.see_to_closed_later(name, PAUSE);
     }
 
     /// Takes a service up as it is, and decides how to go on with it.

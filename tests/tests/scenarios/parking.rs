@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
     api::{
         client::ClientError,
-        wire::{AddService, Changed, Failure, OutcomeCounts, ParkingStatus},
+        wire::{AddService, Changed, Failure, OutcomeCounts, ParkingStatus, ServiceRef},
     },
     lab::{
         ledger::Ledger,
@@ -32,6 +32,7 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped, until_state},
+    machine::scaled,
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, v4},
     wait::until,
 };
@@ -47,6 +48,8 @@ const SLACK: Duration = Duration::from_secs(2);
 
 const CLIENTS: u32 = 32;
 const ROUNDS: u32 = 5;
+const REMOVALS: u32 = 16;
+const MANY: u32 = 1_000;
 
 pub(crate) fn killed_on_loopback() -> Result<()> {
     killed(World::loopback()?)
@@ -221,6 +224,33 @@ pub(crate) fn before_the_first_instance() -> Result<()> {
     let OutcomeCounts { parked, .. } = outcomes(&stage)?;
     ensure!(parked == u64::from(CLIENTS), "{parked} parked");
     check_sums(&stage, &ledger)
+}
+
+/// The service is removed while clients connect as fast as they can, and servers listen that nobody
+/// has registered: they get those that wait, and those that are about to.
+pub(crate) fn removed() -> Result<()> {
+    let Some(stage) = park(World::loopback()?, &[any_v4()])? else {
+        return Ok(());
+    };
+    let _server = stage.server(&v4("v1"))?;
+    for _ in 0..scaled(REMOVALS)? {
+        let load = begin(&stage, vec![stage.world.v4(PORT)], MANY)?;
+        until("a client waits", || Ok(queued(&stage)? > 0))?;
+        let service = SERVICE.to_owned();
+        let _: Changed = stage
+            .daemon()
+            .call("RemoveService", &ServiceRef { service })?;
+        ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
+        load.stop()?.connections.check_complete()?;
+        let parameters = AddService {
+            name: SERVICE.to_owned(),
+            listen: vec![any_v4()],
+            park: true,
+            ..AddService::default()
+        };
+        let _: Changed = stage.daemon().call("AddService", &parameters)?;
+    }
+    Ok(())
 }
 
 /// The parking listener gets nothing while the table leads to a listener that lives, though all but

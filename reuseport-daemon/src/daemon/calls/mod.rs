@@ -32,9 +32,11 @@ impl Driver {
         } = envelope;
         let answer = match request {
             Request::AddService(parameters) => self.add_service(&caller, &parameters),
-            Request::RemoveService(parameters) => self.remove_service(&parameters.service),
             Request::Release(parameters) => self.release(&parameters),
             Request::Rollback(parameters) => self.roll_back(&parameters.service),
+            Request::RemoveService(parameters) => {
+                return self.remove_service(&parameters.service, replier);
+            }
             Request::Register(parameters) => {
                 return self.register(&caller, scope, &parameters, fds, closer, replier);
             }

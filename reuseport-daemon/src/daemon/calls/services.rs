@@ -1,13 +1,13 @@
 //! Services come and go.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
 use super::{changed, parse, service_name};
 use crate::{
     api::{
-        Answer, Caller,
+        Answer, Caller, Replier,
         wire::{AddService, Failure},
     },
     chain::chain,
@@ -136,37 +136,87 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn remove_service(&mut self, name: &str) -> Answer {
-        let name = service_name(name)?;
-        if self.left_alone.contains_key(&name) {
-            self.pins.set_aside(&name)?;
-            self.left_alone.remove(&name);
-            self.left.close(&name);
+    pub(super) fn remove_service(&mut self, name: &str, replier: Replier) {
+        match service_name(name) {
+            Ok(name) if self.services.contains_key(&name) => self.give_up(&name, replier),
+            Ok(name) => replier.finish(self.remove_what_is_left(&name)),
+            Err(failure) => replier.finish(Err(failure)),
+        }
+    }
+
+    /// Removes what there is of a service that was not taken up.
+    fn remove_what_is_left(&mut self, name: &ServiceName) -> Answer {
+        if self.left_alone.contains_key(name) {
+            self.pins.set_aside(name)?;
+            self.left_alone.remove(name);
+            self.left.close(name);
             info!(service = %name, "a service that was left alone is removed");
-            self.unpin(&name)?;
+            self.unpin(name)?;
             let message = format!(
                 "service {name} removed; its program steers on until its listeners are closed"
             );
             return Ok(changed(true, message));
         }
-        let Some(managed) = self.services.get(&name) else {
-            let left = self.pins.has_aside(&name);
-            self.unpin(&name)?;
-            return Ok(changed(left, format!("there is no service {name}")));
+        let left = self.pins.has_aside(name);
+        self.unpin(name)?;
+        Ok(changed(left, format!("there is no service {name}")))
+    }
+
+    /// Removes a service, when no packet is on its way to its parking listeners any more.
+    fn give_up(&self, name: &ServiceName, replier: Replier) {
+        let ignored = self.managed(name).and_then(|managed| {
+            managed.state.check_idle()?;
+            managed.lot.ignore_packets();
+            Ok(())
+        });
+        if let Err(failure) = ignored {
+            return replier.finish(Err(failure));
+        }
+        let grace = self.grace;
+        self.find(
+            name,
+            move |_, _| Ok(grace.wait()),
+            move |driver, name, waited| {
+                replier.finish(match waited {
+                    Ok(waited) => driver.remove_now(name, waited),
+                    // Another call has removed it meanwhile.
+                    Err(_) => Ok(changed(false, format!("there is no service {name}"))),
+                });
+            },
+        );
+    }
+
+    fn remove_now(&mut self, name: &ServiceName, waited: io::Result<()>) -> Answer {
+        if let Err(error) = waited {
+            warn!(service = %name, %error, "parking listeners are closed without a wait");
+        }
+        let members = match self.stop_serving(name) {
+            Ok(members) => members,
+            Err(failure) => {
+                self.managed(name)?.lot.take_packets();
+                return Err(failure);
+            }
         };
+        if let Err(failure) = self.take_away(name, &members) {
+            self.park(name);
+            return Err(failure);
+        }
+        self.services.remove(name);
+        info!(service = %name, "service removed");
+        self.unpin(name)?;
+        Ok(changed(true, format!("service {name} removed")))
+    }
+
+    /// Closes the parking listeners of a service that has nothing under way. Tells of whose groups its
+    /// programs are then to be taken.
+    fn stop_serving(&mut self, name: &ServiceName) -> Result<Members, Failure> {
+        let managed = self.managed(name)?;
         managed.state.check_idle()?;
         // First, so that what follows takes nothing that could have run out.
         let members = Members::of(managed)?;
-        self.stop_parking(&name)
+        self.stop_parking(name)
             .map_err(|error| failure::not_performed(&error, None))?;
-        if let Err(failure) = self.take_away(&name, &members) {
-            self.park(&name);
-            return Err(failure);
-        }
-        self.services.remove(&name);
-        info!(service = %name, "service removed");
-        self.unpin(&name)?;
-        Ok(changed(true, format!("service {name} removed")))
+        Ok(members)
     }
 
     /// Takes a service's programs off its groups, and its pins from where a start looks for them; or

@@ -1,6 +1,7 @@
 //! Closing a parking listener whose place another one has taken.
 
 use std::{
+    io,
     os::fd::AsFd,
     sync::Arc,
     thread,
@@ -27,8 +28,7 @@ use crate::{
 };
 
 /// How long handshakes are waited for: those of clients that answer take a round trip. What is left
-/// the kernel moves as well, only that an acknowledgement that it is working on at that very moment
-/// finds no listener.
+/// the kernel moves as well, with an acknowledgement to be sent again where that comes meanwhile.
 const LIMIT: Duration = Duration::from_millis(250);
 
 /// The pause between two readings.
@@ -37,7 +37,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug, Error)]
 enum WaitError {
     #[error("cannot wait for a grace period")]
-    Grace(#[from] std::io::Error),
+    Grace(#[source] io::Error),
+    #[error("cannot keep packets from it")]
+    Ignore(#[source] io::Error),
     #[error(transparent)]
     Netns(#[from] NetnsError),
     #[error(transparent)]
@@ -47,7 +49,8 @@ enum WaitError {
 /// Closes `listener` when no packet is on its way to it, so that the kernel moves all that it has.
 ///
 /// The order is that of a migration: a grace period after its slot was given away, every handshake
-/// that was half-open then, one more grace period. The handle tells when it has been closed.
+/// that was half-open then, one more grace period, in which no packet comes to it any more. The handle
+/// tells when it has been closed.
 pub(super) fn start(
     listener: ParkingListener,
     service: &ServiceName,
@@ -58,7 +61,7 @@ pub(super) fn start(
     let (listener, service) = (listener.unwatched(), service.clone());
     let task = tokio::spawn(async move {
         let closed = task::spawn_blocking(move || {
-            let waited = wait(&listener.address, &netns, grace);
+            let waited = wait(&listener, &netns, grace);
             let queue = parking::queue(listener.as_fd());
             listener.close();
             (waited, queue)
@@ -83,8 +86,19 @@ pub(super) fn start(
     task.abort_handle()
 }
 
-fn wait(address: &Address, netns: &Netns, grace: GracePeriod) -> Result<(), WaitError> {
-    grace.wait()?;
+fn wait(listener: &ParkingListener, netns: &Netns, grace: GracePeriod) -> Result<(), WaitError> {
+    let handshakes = wait_for_handshakes(&listener.address, netns, grace);
+    listener.ignore_packets().map_err(WaitError::Ignore)?;
+    grace.wait().map_err(WaitError::Grace)?;
+    handshakes
+}
+
+fn wait_for_handshakes(
+    address: &Address,
+    netns: &Netns,
+    grace: GracePeriod,
+) -> Result<(), WaitError> {
+    grace.wait().map_err(WaitError::Grace)?;
     let end = Instant::now() + LIMIT;
     let diag = netns.enter(SockDiag::open)??;
     let mut open = diag.handshakes(address.socket.port())?;
@@ -97,11 +111,9 @@ fn wait(address: &Address, netns: &Netns, grace: GracePeriod) -> Result<(), Wait
             }
         }
         if still.is_empty() || Instant::now() >= end {
-            break;
+            return Ok(());
         }
         open = still.into_iter().collect();
         thread::sleep(PAUSE);
     }
-    grace.wait()?;
-    Ok(())
 }

@@ -103,6 +103,16 @@ impl ParkingListener {
         self
     }
 
+    /// Has nothing come to it any more, and none of its handshakes end.
+    pub(super) fn ignore_packets(&self) -> io::Result<()> {
+        socket::ignore_packets(self.as_fd())
+    }
+
+    /// Takes that back, whichever daemon did it.
+    pub(super) fn take_packets(&self) -> io::Result<()> {
+        socket::take_packets(self.as_fd())
+    }
+
     /// Closes it for good, whoever has a duplicate of it: the service manager has one, and forgets it
     /// when it gets to it, and the watch has one, which the runtime closes when it gets to it.
     pub(in crate::daemon) fn close(self) {

@@ -122,6 +122,8 @@ impl Lot {
             self.left_templates.entry(group).or_insert(template);
             self.left.entry(group).or_default().push(listener);
         }
+        // That daemon may have been about to remove the service.
+        self.take_packets();
     }
 
     /// Opens a parking listener that is set as those of the instance that serves, or of the last one
@@ -189,6 +191,33 @@ impl Lot {
         }
     }
 
+    /// Keeps packets from all that is open, since it is about to be closed. One grace period later the
+    /// kernel resets nothing by that.
+    pub(super) fn ignore_packets(&self) {
+        for listener in self.all() {
+            if let Err(error) = listener.ignore_packets() {
+                warn!(
+                    service = %self.service, %error,
+                    "a parking listener is closed while packets come to it"
+                );
+            }
+        }
+    }
+
+    /// Takes that back, since it is not closed after all.
+    pub(super) fn take_packets(&self) {
+        for listener in self.all() {
+            if let Err(error) = listener.take_packets() {
+                warn!(service = %self.service, %error, "no packets come to a parking listener");
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &ParkingListener> {
+        let left = self.left.values().flatten();
+        self.listeners.values().chain(left)
+    }
+
     /// Closes all of them, and those that an earlier daemon left.
     pub(super) fn close_all(&mut self) {
         let listeners = std::mem::take(&mut self.listeners).into_values();
@@ -209,8 +238,7 @@ impl Lot {
     /// The sockets, which are in the groups and no instance's.
     pub(in crate::daemon) fn cookies(&self) -> impl Iterator<Item = SocketCookie> {
         let leaving = self.leaving.iter().filter(|(_, task)| !task.is_finished());
-        let left = self.left.values().flatten();
-        let open = self.listeners.values().chain(left).map(|it| it.cookie);
+        let open = self.all().map(|it| it.cookie);
         open.chain(leaving.map(|(cookie, _)| *cookie))
     }
 
