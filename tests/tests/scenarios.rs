@@ -32,15 +32,18 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 18] = [
+const NEEDS: [(&str, Need); 21] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
     ("exhaustion::denied_", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
+    ("killed::migrate_kernel_", Need::Migration),
     ("killed::parking_", Need::Migration),
+    ("killed::serving_ends", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
+    ("lifecycle::heir", Need::Migration),
     ("lifecycle::old_instance_ends", Need::Migration),
     ("lifecycle::python", Need::Program("python3")),
     ("migrate_req::", Need::Migration),

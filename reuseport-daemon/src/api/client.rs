@@ -69,7 +69,7 @@ pub enum ClientError {
     #[error("the connection ended before the answer")]
     Gone,
     /// The daemon said no.
-    #[error("the daemon answered with an error")]
+    #[error("the daemon answered with an error: {}", .0.reason().message)]
     Failure(Failure),
     /// An error of `org.varlink.service`: the two are not of the same version.
     #[error("the daemon does not understand the call")]

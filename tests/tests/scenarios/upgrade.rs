@@ -8,9 +8,12 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use object::{Object, ObjectSection};
-use reuseport_daemon::lab::{
-    load::{Load, LoadOptions},
-    world::World,
+use reuseport_daemon::{
+    lab::{
+        load::{Load, LoadOptions},
+        world::World,
+    },
+    sys::migrate_req,
 };
 use reuseport_tests::{
     ctl::Ctl,
@@ -136,13 +139,17 @@ pub(crate) fn while_connections_wait() -> Result<()> {
 /// The program that is pinned for the stage's service.
 fn pinned(stage: &Stage) -> Result<ProgramInfo> {
     let group = stage.home().bpffs().join("reuseportd").join(SERVICE);
+    let (name, kind) = if migrate_req::supported()? {
+        ("select_or_migrate", SkReuseportAttachType::SelectOrMigrate)
+    } else {
+        ("select", SkReuseportAttachType::Select)
+    };
     let mut groups = fs::read_dir(&group)?.filter_map(|entry| {
-        let pin = entry.ok()?.path().join("select_or_migrate");
+        let pin = entry.ok()?.path().join(name);
         pin.exists().then_some(pin)
     });
     let pin = groups.next().context("no program is pinned")?;
-    let program = SkReuseport::from_pin(pin, SkReuseportAttachType::SelectOrMigrate)?;
-    Ok(program.info()?)
+    Ok(SkReuseport::from_pin(pin, kind)?.info()?)
 }
 
 /// A program and its figures of now, if it is still there.
