@@ -8,6 +8,7 @@ Lines in, lines out. "MOVE ID" makes a move and is answered with "LABEL ID MOVES
 many the session has made; "LAST ID" is answered in the same way, and ends the session. On SIGTERM it
 lets nobody in any more, and ends when everybody who has come in has been answered once.
 """
+import errno
 import os
 import selectors
 import signal
@@ -49,10 +50,23 @@ def accept():
             connection, _ = listener.accept()
         except BlockingIOError:
             return
+        except ConnectionAbortedError:
+            continue
+        except OSError as error:
+            # Another process has shut it down, as `--retire shutdown` does. The sessions go on.
+            if error.errno == errno.EINVAL:
+                close_listener()
+            return
         # A connection that is accepted does not inherit it.
         connection.setblocking(True)
         session = Session(connection)
         selector.register(connection, selectors.EVENT_READ, session)
+
+
+def close_listener():
+    if listener.fileno() >= 0:
+        selector.unregister(listener)
+        listener.close()
 
 
 def tell_manager(state):
@@ -78,18 +92,21 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 selector.register(stop, selectors.EVENT_READ)
 tell_manager(b"READY=1")
 
+ending = False
+
+
 def newcomers():
     return any(key.data.moves == 0 for key in selector.get_map().values())
 
 
-while listener.fileno() >= 0 or newcomers():
+while not ending or newcomers():
     for key, _ in selector.select():
         if key.fileobj is listener:
             accept()
         elif key.fileobj is stop:
             selector.unregister(stop)
-            selector.unregister(listener)
-            listener.close()
+            close_listener()
+            ending = True
         elif not key.data.readable():
             selector.unregister(key.fileobj)
             key.fileobj.close()

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = vec![
         trial("loopback_churn", lab::load::loopback_churn),
+        trial("packets_ignored", lab::load::packets_ignored),
         trial("link_churn", lab::load::link_churn),
         trial("every_acceptor", lab::load::every_acceptor),
         trial("both_families", lab::load::both_families),

@@ -4,6 +4,7 @@ mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
     pub(super) mod exhaustion;
+    pub(super) mod features;
     pub(super) mod fuzz;
     pub(super) mod handoff;
     pub(super) mod killed;
@@ -27,16 +28,15 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn, exhaustion, fuzz, handoff, killed, lifecycle, listeners, migrate_req, nginx,
-    parking, refusals, services, sessions, settings, sleepers, units, upgrade,
+    budget, churn, exhaustion, features, fuzz, handoff, killed, lifecycle, listeners, migrate_req,
+    nginx, parking, refusals, services, sessions, settings, sleepers, units, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 21] = [
+const NEEDS: [(&str, Need); 20] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
-    ("exhaustion::denied_", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
     ("killed::migrate_kernel_", Need::Migration),
@@ -102,6 +102,7 @@ fn trials() -> Vec<Trial> {
         migrate_req: migrate_req {
             by_command, on_for_good, on_during_a_migration, two_services_at_once,
         }
+        features: features { parking, drain_by_kernel, examined }
         fuzz: fuzz { control_socket }
         killed: killed { at_random }
         nginx: nginx {
@@ -146,7 +147,7 @@ fn trials() -> Vec<Trial> {
         }
         parking: parking::shapes { ipv6, dual_stack, two_addresses, eight_workers, another_user }
         parking: parking::commands {
-            added_or_unsupported, refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
+            refused, timed_out, daemon_restarted, daemon_stopped_meanwhile,
             set_as_the_server_is,
         }
         parking: parking::store {
@@ -169,12 +170,21 @@ fn kill_points(operation: killed::Operation) -> Trial {
 
 fn denials(operation: killed::Operation) -> Trial {
     let name = format!("exhaustion::denied_{}", operation.name());
-    trial(&name, move || killed::denied_at_every_call(operation))
+    trial_with(&name, vec![Need::Speed], move || {
+        killed::denied_at_every_call(operation)
+    })
 }
 
 fn trial(name: &str, test: impl Fn() -> Result<()> + Send + 'static) -> Trial {
     let needs = NEEDS.iter().filter(|(begin, _)| name.starts_with(begin));
-    let needs: Vec<Need> = needs.map(|(_, need)| *need).collect();
+    trial_with(name, needs.map(|(_, need)| *need).collect(), test)
+}
+
+fn trial_with(
+    name: &str,
+    needs: Vec<Need>,
+    test: impl Fn() -> Result<()> + Send + 'static,
+) -> Trial {
     Trial::ignorable_test(name, move || {
         run(&needs, test).map_err(|error| Failed::from(format!("{error:#}")))
     })

@@ -21,7 +21,9 @@ impl Driver {
             return self.see_to_closed_later(name, RETRY);
         }
         self.look_for_closed(name, |driver, name, looked| {
-            if let Err(failure) = looked {
+            if let Err(failure) = looked
+                && driver.services.contains_key(name)
+            {
                 warn!(service = %name, ?failure, "cannot see to closed listeners; trying again");
                 driver.see_to_closed_later(name, RETRY);
             }

@@ -1,8 +1,11 @@
 //! The one task that changes anything: calls and events in, effects and answers out.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task,
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -218,12 +221,37 @@ impl Driver {
         };
         let definition = managed.state.definition.clone();
         let netns = Arc::clone(&managed.netns);
+        let found = self.when_found(managed, then);
+        self.beside.run(move || found(find(&definition, &netns)));
+    }
+
+    /// Goes on with a service in a grace period's time, however much is being found out meanwhile.
+    pub(super) fn after_grace(
+        &self,
+        name: &ServiceName,
+        then: impl FnOnce(&mut Self, &ServiceName, Result<io::Result<()>, Failure>) + Send + 'static,
+    ) {
+        let Some(managed) = self.services.get(name) else {
+            return;
+        };
+        let (grace, found) = (self.grace, self.when_found(managed, then));
+        tokio::spawn(async move {
+            let waited = task::spawn_blocking(move || grace.wait()).await;
+            found(Ok(waited.unwrap_or_else(|error| Err(error.into()))));
+        });
+    }
+
+    /// What hands the driver something that was found out about a service, to go on with.
+    fn when_found<T: Send + 'static>(
+        &self,
+        managed: &Managed,
+        then: impl FnOnce(&mut Self, &ServiceName, Result<T, Failure>) + Send + 'static,
+    ) -> impl FnOnce(Result<T, Failure>) + Send + 'static {
+        let name = managed.name().clone();
         let identity = Arc::clone(&managed.identity);
         let to = self.found.clone();
-        self.beside.run(move || {
-            let found = find(&definition, &netns);
+        move |found| {
             let then: Then = Box::new(move |driver| {
-                let name = definition.name;
                 let there = driver.services.get(&name);
                 let same = there.is_some_and(|it| Arc::ptr_eq(&it.identity, &identity));
                 let gone = Refusal::UnknownService(name.clone());
@@ -231,7 +259,7 @@ impl Driver {
             });
             // An error means that the daemon is stopping.
             let _ = to.send(then);
-        });
+        }
     }
 
     /// Goes on after a pause.

@@ -13,7 +13,7 @@
 //!             └──── open: served ──────────────────────────────────┘
 //!
 //!   Spare ── rotate: a connection has been parked all the same ──> Spare
-//!   any ── the service goes away: close ──> Closed
+//!   Spare, Waiting ── the service goes away: close ──> Closed
 //! ```
 //!
 //! To rotate is to open another parking listener, to give it the slot and to close the first one,
@@ -99,9 +99,9 @@ pub fn stop_parking(service: &Service) -> Decision {
     let mut decision = Decision::unchanged(service);
     for (group, it) in decision.next.groups.iter_mut().enumerate() {
         if it.parking.is_open() {
+            it.parking = Parking::Closed;
             decision.effects.push(Effect::CloseParking { group });
         }
-        it.parking = Parking::Closed;
     }
     decision
 }

@@ -23,6 +23,7 @@ pub mod listener_settings;
 pub mod migrate_req;
 pub mod netns;
 pub mod netstat;
+pub mod packets;
 pub mod parking;
 pub mod passed;
 pub mod process;

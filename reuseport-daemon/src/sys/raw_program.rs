@@ -1,5 +1,4 @@
-//! `SK_REUSEPORT` programs of a few instructions, loaded as they are: what benchmarks hold the real ones
-//! against.
+//! Programs of a few instructions, loaded as they are.
 
 #![expect(unsafe_code, reason = "aya loads programs from ELF objects alone")]
 
@@ -10,10 +9,19 @@ use std::{
 
 use super::listen_options::set_raw;
 
-/// `BPF_PROG_LOAD` and `BPF_PROG_TYPE_SK_REUSEPORT`.
+/// `BPF_PROG_LOAD`.
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/bpf.h>
 const PROG_LOAD: libc::c_long = 5;
-const SK_REUSEPORT: u32 = 21;
+
+/// What a program is for, as the kernel numbers it (`enum bpf_prog_type`, in the same file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// It says how much of each packet its socket gets.
+    SocketFilter = 1,
+    /// It chooses a socket of its group.
+    Reuseport = 21,
+}
 
 /// One instruction of eBPF, or half of one of 16 bytes (RFC 9669, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +65,9 @@ struct Load {
 /// # Errors
 ///
 /// What bpf(2) says: EINVAL and EACCES where the verifier refuses it.
-pub fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+pub fn load(kind: Kind, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     let attributes = Load {
-        program_type: SK_REUSEPORT,
+        program_type: kind as u32,
         count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         instructions: instructions.as_ptr().expose_provenance() as u64,
         license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
@@ -97,6 +105,16 @@ pub fn attach(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()>
     )
 }
 
+/// Filters what comes to `socket` with a program, in place of the filter that it has.
+///
+/// # Errors
+///
+/// What setsockopt(2) says: ENOMEM where the socket's options have no room for it.
+pub fn attach_filter(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let program = program.as_raw_fd().to_ne_bytes();
+    set_raw(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &program)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +134,6 @@ mod tests {
     fn what_the_verifier_would_refuse_is_an_error() {
         // It ends without a result, if the kernel lets us try at all.
         let exit = Instruction::new(0x95, 0, 0, 0, 0);
-        assert!(load(&[exit]).is_err());
+        assert!(load(Kind::Reuseport, &[exit]).is_err());
     }
 }

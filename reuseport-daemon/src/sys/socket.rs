@@ -15,7 +15,7 @@ use rustix::{
         shutdown as shut_down, sockopt,
     },
 };
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use thiserror::Error;
 
 use crate::domain::{Address, SocketCookie, Uid};
@@ -23,9 +23,6 @@ use crate::domain::{Address, SocketCookie, Uid};
 /// What stands for a device that a socket is bound to and that is no longer there. No device can be
 /// called that, and no connection can reach such a socket.
 pub(super) const VANISHED_DEVICE: &str = "(gone)";
-
-/// `BPF_RET | BPF_K` of a classic program.
-const RETURN_CONSTANT: u16 = 0x06;
 
 /// A fact could not be read.
 #[derive(Debug, Error)]
@@ -103,35 +100,6 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<SocketFacts, SocketError> {
 /// ENOTCONN where it does not listen, or not any more.
 pub fn shutdown(listener: BorrowedFd<'_>) -> io::Result<()> {
     Ok(shut_down(listener, Shutdown::Read)?)
-}
-
-/// Lets a listener take no packets any more: neither does a handshake begin with it, nor does one
-/// end. Clients send them again, and until then what waits in it stays as it is.
-///
-/// The kernel resets a handshake that it completes on one CPU while another one closes the listener
-/// (`inet_csk_reqsk_queue_add`,
-/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inet_connection_sock.c>). One grace period
-/// after this it completes none.
-///
-/// # Errors
-///
-/// Where the kernel has no memory for it.
-pub fn ignore_packets(listener: BorrowedFd<'_>) -> io::Result<()> {
-    // A classic program, `ret #0`: nothing of a packet is wanted.
-    let drop_all = SockFilter::new(RETURN_CONSTANT, 0, 0, 0);
-    SockRef::from(&listener).attach_filter(&[drop_all])
-}
-
-/// Takes [`ignore_packets`] back. One that takes them is fine.
-///
-/// # Errors
-///
-/// None that the kernel is known to give.
-pub fn take_packets(listener: BorrowedFd<'_>) -> io::Result<()> {
-    match SockRef::from(&listener).detach_filter() {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        result => result,
-    }
 }
 
 /// The other end of a connection.
@@ -225,7 +193,6 @@ mod tests {
         fs::File,
         net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
         os::unix::net::UnixDatagram,
-        time::Duration,
     };
 
     use rustix::fs::{CWD, Mode, OFlags, fchown, openat};
@@ -274,21 +241,6 @@ mod tests {
         let name = openat(CWD, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let name = name.expect("open");
         assert_eq!(facts(name.as_fd()).expect("facts"), SocketFacts::NotASocket);
-    }
-
-    #[test]
-    fn a_listener_takes_no_packets_until_it_does_again() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-        let address = listener.local_addr().expect("an address");
-        ignore_packets(listener.as_fd()).expect("ignored");
-        let within = Duration::from_millis(50);
-        let connected = TcpStream::connect_timeout(&address, within);
-        let error = connected.expect_err("nobody answers").kind();
-        assert_eq!(error, io::ErrorKind::TimedOut);
-
-        take_packets(listener.as_fd()).expect("taken");
-        let _client = TcpStream::connect(address).expect("connect");
-        take_packets(listener.as_fd()).expect("nothing to take back");
     }
 
     #[test]
@@ -373,7 +325,9 @@ mod tests {
         assert!(!is_reset(connection.as_fd()));
         // Closed at once, with a reset.
         let client = Socket::from(client);
-        client.set_linger(Some(Duration::ZERO)).expect("linger");
+        client
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("linger");
         drop(client);
         assert!(is_reset(connection.as_fd()));
         assert!(peer(connection.as_fd()).is_err());

@@ -1,19 +1,23 @@
 //! Load without any migration: all of it is answered.
 
 use std::{
+    os::fd::AsFd,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use reuseport_daemon::lab::{
-    link::{Direction, LinkOptions, Segment, Verdict},
-    load::{Load, LoadOptions, Report},
-    server::{Acceptor, Counts, Options},
-    world::World,
+use reuseport_daemon::{
+    lab::{
+        link::{Direction, LinkOptions, Segment, Verdict},
+        load::{Load, LoadOptions, Report},
+        server::{Acceptor, Counts, Options},
+        world::World,
+    },
+    sys::packets,
 };
 
-use super::setup::{DEADLINE, PORT, RUN, far_away, start, tag, tell, v4_options};
+use super::setup::{DEADLINE, PORT, RUN, far_away, listeners_of, start, tag, tell, v4_options};
 
 pub(crate) fn loopback_churn() -> anyhow::Result<()> {
     let world = World::loopback()?;
@@ -24,6 +28,33 @@ pub(crate) fn loopback_churn() -> anyhow::Result<()> {
     complete(&report, server.exit()?)?;
     ensure!(report.rate() > 5_000, "{} a second", report.rate());
     Ok(())
+}
+
+/// A listener that takes no packets for a moment, again and again: handshakes wait, and nothing is lost.
+/// What is completed at that very moment hears what is sent to it.
+pub(crate) fn packets_ignored() -> anyhow::Result<()> {
+    const TIMES: usize = 3_000;
+    let world = World::loopback()?;
+    let server = start(&world, &v4_options("v1"))?;
+    let listeners = listeners_of(&server)?;
+    let churn = LoadOptions {
+        step_timeout: Duration::from_secs(20),
+        ..LoadOptions::churn(vec![world.v4(PORT)], 64)
+    };
+    let load = Load::start(world.client(), churn)?;
+    ensure!(load.advances_by(500, DEADLINE), "a load under way");
+    for listener in listeners.iter().cycle().take(TIMES) {
+        packets::ignore(listener.as_fd())?;
+        packets::take(listener.as_fd())?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    ensure!(load.advances_by(500, DEADLINE), "a load that goes on");
+    let report = load.stop()?;
+    tell("packets ignored", &report);
+    // As long as it takes until a SYN is sent again.
+    let longest = report.connections.longest();
+    ensure!(longest > Duration::from_millis(900), "at most {longest:?}");
+    complete(&report, server.exit()?)
 }
 
 pub(crate) fn link_churn() -> anyhow::Result<()> {

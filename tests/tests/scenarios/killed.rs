@@ -42,10 +42,13 @@ const WHICH: &str = "REUSEPORTD_KILL_POINTS";
 /// Where it is set, the effects of each operation are listed.
 const LIST: &str = "REUSEPORTD_KILL_POINTS_LIST";
 
-/// Worlds at a time. Each waits for something most of its time: grace periods, exits, pauses; unless
-/// the machine is a slow one.
+/// Worlds at a time: each mostly waits, for grace periods, exits and pauses. A slow machine has fewer,
+/// as many as it can start within the deadlines.
 const AT_A_TIME: u32 = 12;
 const AT_A_TIME_AT_LEAST: u32 = 3;
+
+/// The fewest cases that a slow machine plays.
+const CASES_AT_LEAST: u32 = 12;
 
 /// Kills at the points of one operation.
 pub(crate) fn at_every_effect(operation: Operation) -> Result<()> {
@@ -133,9 +136,9 @@ fn cases(operation: Operation, effects: usize) -> Result<Vec<(Point, Victim)>> {
         // What a server that is killed there has not accepted is reset, and how much that is nobody
         // can tell.
         victims.retain(|it| !it.has_server());
-        ensure!(!victims.is_empty(), "nobody to kill");
         let _ = writeln!(io::stderr(), "no server is killed: {why}");
     }
+    ensure!(victims.len() % 2 == 1, "{victims:?}: even, or none");
     let all = env::var(WHICH).is_ok_and(|it| it == "all");
     let points = (0..effects).flat_map(|effect| {
         let moments = [Moment::Before, Moment::After];
@@ -143,8 +146,8 @@ fn cases(operation: Operation, effects: usize) -> Result<Vec<(Point, Victim)>> {
     });
     let mut cases = Vec::new();
     for (index, point) in points.enumerate() {
-        // Coprime to the two moments, so that each victim has both.
-        let turn = index * 3 % victims.len();
+        // The moments alternate and the number of victims is odd, so that each victim has both.
+        let turn = index % victims.len();
         let chosen = victims
             .iter()
             .enumerate()
@@ -157,7 +160,11 @@ fn cases(operation: Operation, effects: usize) -> Result<Vec<(Point, Victim)>> {
 /// As many as this machine is asked for, from the first effect to the last.
 fn some_of<T>(all: Vec<T>) -> Result<Vec<T>> {
     let wanted = scaled(u32::try_from(all.len())?)?;
-    let wanted = usize::try_from(wanted.max(AT_A_TIME))?;
-    let step = all.len().div_ceil(wanted).max(1);
+    let wanted = usize::try_from(wanted.max(CASES_AT_LEAST))?;
+    let mut step = all.len().div_ceil(wanted).max(1);
+    // It shares no factor with the two moments, nor with the three or five victims that take turns.
+    while step > 1 && [2, 3, 5].iter().any(|it| step % it == 0) {
+        step += 1;
+    }
     Ok(all.into_iter().step_by(step).collect())
 }

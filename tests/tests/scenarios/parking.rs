@@ -18,17 +18,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use reuseport_daemon::{
-    api::{
-        client::ClientError,
-        wire::{AddService, Changed, Failure, OutcomeCounts, ParkingStatus, ServiceRef},
-    },
+    api::wire::{AddService, Changed, OutcomeCounts, ParkingStatus, ServiceRef},
     lab::{
         ledger::Ledger,
         load::{Load, LoadOptions},
         server::Stop,
         world::World,
     },
-    sys::{migrate_req, sock_diag::SockDiag},
+    sys::sock_diag::SockDiag,
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped, until_state},
@@ -61,9 +58,7 @@ pub(crate) fn killed_on_a_link() -> Result<()> {
 
 /// The only server is killed in full swing, and the next one starts half a second later.
 fn killed(world: World) -> Result<()> {
-    let Some(stage) = park(world, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(world, &[any_v4()])?;
     let mut serving = Some(stage.instance(&v4("v0"))?);
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let (mut kills, mut longest) = (Vec::new(), Duration::ZERO);
@@ -90,9 +85,7 @@ fn killed(world: World) -> Result<()> {
 /// The server has accepted nothing for a while when it is killed, so that nearly all there is waits
 /// in its queue: of that nothing is lost.
 pub(crate) fn killed_with_a_full_queue() -> Result<()> {
-    let Some(stage) = park(far_away()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(far_away()?, &[any_v4()])?;
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let (mut kills, mut longest) = (Vec::new(), Duration::ZERO);
@@ -130,9 +123,7 @@ pub(crate) fn closed_on_a_link() -> Result<()> {
 /// The only server closes its listeners, answers what it has accepted and ends; the next one starts
 /// half a second later.
 fn closed(world: World) -> Result<()> {
-    let Some(stage) = park(world, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(world, &[any_v4()])?;
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let (mut ends, mut longest) = (Vec::new(), Duration::ZERO);
@@ -157,9 +148,7 @@ fn closed(world: World) -> Result<()> {
 /// A server closes its listeners and lives on, as one does that lets its sessions end. It serves no
 /// more for that, and the next one serves as soon as it registers.
 pub(crate) fn closed_and_alive() -> Result<()> {
-    let Some(stage) = park(far_away()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(far_away()?, &[any_v4()])?;
     let mut old = stage.instance(&v4("v1"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let begun = Instant::now();
@@ -176,9 +165,7 @@ pub(crate) fn closed_and_alive() -> Result<()> {
 /// One that stands by takes over, and gets what the kernel has taken to the parking listener before
 /// anybody knew that it would.
 pub(crate) fn heir() -> Result<()> {
-    let Some(stage) = park(far_away()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(far_away()?, &[any_v4()])?;
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let (mut kills, mut accepted) = (Vec::new(), 0);
@@ -206,9 +193,7 @@ pub(crate) fn heir() -> Result<()> {
 
 /// Clients that come before the first server wait for it.
 pub(crate) fn before_the_first_instance() -> Result<()> {
-    let Some(stage) = park(far_away()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(far_away()?, &[any_v4()])?;
     let load = begin(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     until_parked(&stage, CLIENTS)?;
     let before = parked(&stage)?;
@@ -229,9 +214,7 @@ pub(crate) fn before_the_first_instance() -> Result<()> {
 /// The service is removed while clients connect as fast as they can, and servers listen that nobody
 /// has registered: they get those that wait, and those that are about to.
 pub(crate) fn removed() -> Result<()> {
-    let Some(stage) = park(World::loopback()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(World::loopback()?, &[any_v4()])?;
     let _server = stage.server(&v4("v1"))?;
     for _ in 0..scaled(REMOVALS)? {
         let load = begin(&stage, vec![stage.world.v4(PORT)], MANY)?;
@@ -256,9 +239,7 @@ pub(crate) fn removed() -> Result<()> {
 /// The parking listener gets nothing while the table leads to a listener that lives, though all but
 /// one have been closed: what misses it at first is parked, moves on at once, and then nothing does.
 pub(crate) fn one_of_eight_listeners_is_left() -> Result<()> {
-    let Some(stage) = park(World::loopback()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(World::loopback()?, &[any_v4()])?;
     let mut options = v4("v1");
     options.workers = 8;
     let server = stage.instance(&options)?;
@@ -355,8 +336,8 @@ fn outcomes(stage: &Stage) -> Result<OutcomeCounts> {
     Ok(sum)
 }
 
-/// A daemon with one service that parks; nothing on a kernel that cannot.
-fn park(world: World, listen: &[String]) -> Result<Option<Stage>> {
+/// A daemon with one service that parks.
+fn park(world: World, listen: &[String]) -> Result<Stage> {
     park_as(
         world,
         AddService {
@@ -366,26 +347,18 @@ fn park(world: World, listen: &[String]) -> Result<Option<Stage>> {
     )
 }
 
-fn park_as(world: World, parameters: AddService) -> Result<Option<Stage>> {
+fn park_as(world: World, parameters: AddService) -> Result<Stage> {
     park_on(Stage::bare(world)?, parameters)
 }
 
-fn park_on(stage: Stage, parameters: AddService) -> Result<Option<Stage>> {
+fn park_on(stage: Stage, parameters: AddService) -> Result<Stage> {
     let parameters = AddService {
         name: SERVICE.to_owned(),
         park: true,
         ..parameters
     };
-    let added: Result<Changed, _> = stage.daemon().call("AddService", &parameters);
-    match added {
-        Ok(_) => Ok(Some(stage)),
-        Err(ClientError::Failure(Failure::Unsupported(reason))) => {
-            ensure!(!migrate_req::supported()?, "{reason:?}");
-            let _ = writeln!(io::stderr(), "skipped: {}", reason.message);
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let _: Changed = stage.daemon().call("AddService", &parameters)?;
+    Ok(stage)
 }
 
 /// Clients as fast as they can be.

@@ -8,7 +8,7 @@ use super::{changed, parse, service_name};
 use crate::{
     api::{
         Answer, Caller, Replier,
-        wire::{AddService, Failure},
+        wire::{AddService, Failure, Reply},
     },
     chain::chain,
     daemon::{
@@ -24,6 +24,9 @@ use crate::{
         users,
     },
 };
+
+/// How long to wait for parking listeners that are about to be closed.
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl Driver {
     pub(super) fn add_service(&mut self, caller: &Caller, parameters: &AddService) -> Answer {
@@ -138,7 +141,7 @@ impl Driver {
 
     pub(super) fn remove_service(&mut self, name: &str, replier: Replier) {
         match service_name(name) {
-            Ok(name) if self.services.contains_key(&name) => self.give_up(&name, replier),
+            Ok(name) if self.services.contains_key(&name) => self.remove_when_quiet(&name, replier),
             Ok(name) => replier.finish(self.remove_what_is_left(&name)),
             Err(failure) => replier.finish(Err(failure)),
         }
@@ -163,27 +166,27 @@ impl Driver {
     }
 
     /// Removes a service, when no packet is on its way to its parking listeners any more.
-    fn give_up(&self, name: &ServiceName, replier: Replier) {
-        let ignored = self.managed(name).and_then(|managed| {
-            managed.state.check_idle()?;
-            managed.lot.ignore_packets();
-            Ok(())
-        });
-        if let Err(failure) = ignored {
-            return replier.finish(Err(failure));
+    fn remove_when_quiet(&self, name: &ServiceName, replier: Replier) {
+        let Some(managed) = self.services.get(name) else {
+            return replier.finish(Ok(gone_meanwhile(name)));
+        };
+        if let Err(refusal) = managed.state.check_idle() {
+            return replier.finish(Err(refusal.into()));
         }
-        let grace = self.grace;
-        self.find(
-            name,
-            move |_, _| Ok(grace.wait()),
-            move |driver, name, waited| {
-                replier.finish(match waited {
-                    Ok(waited) => driver.remove_now(name, waited),
-                    // Another call has removed it meanwhile.
-                    Err(_) => Ok(changed(false, format!("there is no service {name}"))),
-                });
-            },
-        );
+        // What waits in one whose place another has taken is moved by the program.
+        if managed.lot.is_leaving() {
+            let name = name.clone();
+            return self.later(PAUSE, move |driver| {
+                driver.remove_when_quiet(&name, replier);
+            });
+        }
+        managed.lot.ignore_packets();
+        self.after_grace(name, move |driver, name, waited| {
+            replier.finish(match waited {
+                Ok(waited) => driver.remove_now(name, waited),
+                Err(_) => Ok(gone_meanwhile(name)),
+            });
+        });
     }
 
     fn remove_now(&mut self, name: &ServiceName, waited: io::Result<()>) -> Answer {
@@ -240,6 +243,11 @@ impl Driver {
         let cleared = self.pins.clear_aside(name);
         cleared.map_err(|error| failure::pins_left(name, &error))
     }
+}
+
+/// Another call has removed it.
+fn gone_meanwhile(name: &ServiceName) -> Reply {
+    changed(false, format!("there is no service {name}"))
 }
 
 fn definition(caller: &Caller, parameters: &AddService) -> Result<Definition, Failure> {

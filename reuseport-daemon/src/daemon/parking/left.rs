@@ -75,6 +75,10 @@ impl Left {
             match identify(&name, fd.as_fd()) {
                 Ok((service, cookie, address)) => {
                     let listener = ParkingListener::new(fd, cookie, address, &service, store);
+                    // An earlier daemon may have been about to close it.
+                    if let Err(error) = listener.take_packets() {
+                        warn!(name, %error, "no packets come to a parking listener");
+                    }
                     left.0.entry(service).or_default().push(listener);
                     names.insert(name);
                 }

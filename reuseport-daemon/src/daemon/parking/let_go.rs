@@ -71,7 +71,7 @@ pub(super) fn start(
             return;
         };
         if let Err(error) = waited {
-            warn!(%service, error = chain(&error), "a parking listener is closed without a wait");
+            warn!(%service, error = chain(&error), "a parking listener is closed before all was waited for");
         }
         match queue {
             Ok(queue) if queue.queued > 0 => {
@@ -87,18 +87,15 @@ pub(super) fn start(
 }
 
 fn wait(listener: &ParkingListener, netns: &Netns, grace: GracePeriod) -> Result<(), WaitError> {
-    let handshakes = wait_for_handshakes(&listener.address, netns, grace);
+    grace.wait().map_err(WaitError::Grace)?;
+    // Without this wait the kernel moves them; the rest matters all the same.
+    let handshakes = wait_for_handshakes(&listener.address, netns);
     listener.ignore_packets().map_err(WaitError::Ignore)?;
     grace.wait().map_err(WaitError::Grace)?;
     handshakes
 }
 
-fn wait_for_handshakes(
-    address: &Address,
-    netns: &Netns,
-    grace: GracePeriod,
-) -> Result<(), WaitError> {
-    grace.wait().map_err(WaitError::Grace)?;
+fn wait_for_handshakes(address: &Address, netns: &Netns) -> Result<(), WaitError> {
     let end = Instant::now() + LIMIT;
     let diag = netns.enter(SockDiag::open)??;
     let mut open = diag.handshakes(address.socket.port())?;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     daemon::{event::Event, task::Task},
     domain::{Address, ServiceName, SocketCookie},
-    sys::{readiness, socket},
+    sys::{packets, readiness, socket},
 };
 
 /// The pause between the first parked connection and the look at why it was parked. Where the process
@@ -105,12 +105,12 @@ impl ParkingListener {
 
     /// Has nothing come to it any more, and none of its handshakes end.
     pub(super) fn ignore_packets(&self) -> io::Result<()> {
-        socket::ignore_packets(self.as_fd())
+        packets::ignore(self.as_fd())
     }
 
     /// Takes that back, whichever daemon did it.
     pub(super) fn take_packets(&self) -> io::Result<()> {
-        socket::take_packets(self.as_fd())
+        packets::take(self.as_fd())
     }
 
     /// Closes it for good, whoever has a duplicate of it: the service manager has one, and forgets it

@@ -10,9 +10,10 @@ mod let_go;
 mod listener;
 mod name;
 mod store;
+mod templates;
 mod tend;
 
-use std::{collections::BTreeMap, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem, os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
@@ -30,13 +31,12 @@ use super::{
 use crate::{
     api::wire,
     chain::chain,
-    domain::{Definition, Generation, InstanceState, Parking, Service, ServiceName, SocketCookie},
+    domain::{Definition, Generation, Parking, Service, ServiceName, SocketCookie},
     sys::{
         clock::{self, millis},
         grace::GracePeriod,
         netns::Netns,
         parking::{self, Queue, Template},
-        passed::Passed,
     },
 };
 
@@ -107,14 +107,6 @@ impl Lot {
         }
     }
 
-    /// Takes note of what an instance's listener is set to, once for each group: its workers' are
-    /// set the same.
-    pub(super) fn learn(&mut self, generation: Generation, group: usize, listener: &Passed) {
-        self.templates
-            .entry((generation, group))
-            .or_insert_with(|| Template::of(listener.as_fd()));
-    }
-
     /// Takes listeners that an earlier daemon left, until there are others in their place.
     pub(super) fn take_back(&mut self, left: &mut Left, definition: &Definition) {
         for (group, listener) in left.take(definition, &self.netns) {
@@ -122,8 +114,6 @@ impl Lot {
             self.left_templates.entry(group).or_insert(template);
             self.left.entry(group).or_default().push(listener);
         }
-        // That daemon may have been about to remove the service.
-        self.take_packets();
     }
 
     /// Opens a parking listener that is set as those of the instance that serves, or of the last one
@@ -220,9 +210,16 @@ impl Lot {
 
     /// Closes all of them, and those that an earlier daemon left.
     pub(super) fn close_all(&mut self) {
-        let listeners = std::mem::take(&mut self.listeners).into_values();
-        let left = std::mem::take(&mut self.left).into_values().flatten();
-        listeners.chain(left).for_each(ParkingListener::close);
+        let open = mem::take(&mut self.listeners);
+        let left = mem::take(&mut self.left).into_values().flatten();
+        self.unserved.retain(|group, _| !open.contains_key(group));
+        let all = open.into_values().chain(left);
+        all.for_each(ParkingListener::close);
+    }
+
+    /// Whether one that another has taken the place of is not closed yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.iter().any(|(_, task)| !task.is_finished())
     }
 
     /// The group's parking listener, if it is open.
@@ -380,15 +377,6 @@ impl Lot {
             );
         }
         self.warned = trouble.is_some();
-    }
-
-    fn template(&self, state: &Service, group: usize) -> Option<&Template> {
-        let mut here = self.templates.iter().filter(|((_, it), _)| *it == group);
-        let serving = state.in_state(InstanceState::Serving).next_back();
-        let of_serving = serving.and_then(|it| self.templates.get(&(it, group)));
-        of_serving
-            .or_else(|| here.next_back().map(|(_, template)| template))
-            .or_else(|| self.left_templates.get(&group))
     }
 
     /// Takes note of why a group cannot park.

@@ -199,6 +199,16 @@ fn a_service_that_goes_away_parks_no_more() {
 }
 
 #[test]
+fn one_whose_time_is_up_stays_closed_where_its_service_stays() {
+    let mut world = waiting();
+    world.perform(park_timed_out(&world.service, 0));
+    let decision = stop_parking(&world.service);
+    assert_eq!(effects(&decision), [""; 0]);
+    world.perform(decision);
+    assert_eq!(standing(&world), [Parking::TimedOut]);
+}
+
+#[test]
 fn a_service_that_does_not_park_needs_nothing() {
     let mut world = World::new(1);
     world.service.definition.park_timeout = None;

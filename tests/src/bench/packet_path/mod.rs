@@ -20,7 +20,7 @@ use reuseport_daemon::{
         world::World,
     },
     steering::GroupMaps,
-    sys::raw_program,
+    sys::raw_program::{self, Kind},
 };
 
 use self::programs::{Runs, fixed_slot, pass, slot_by_hash};
@@ -171,10 +171,11 @@ impl Group {
             steered.take_in(*slot, listener.as_fd())?;
         }
         steered.share_among(&slots)?;
-        let fixed_slot = raw_program::load(&fixed_slot(steered.sockets()?, first))?;
+        let fixed_slot =
+            raw_program::load(Kind::Reuseport, &fixed_slot(steered.sockets()?, first))?;
         let slot_by_hash = slot_by_hash(steered.sockets()?, first, size);
-        let slot_by_hash = raw_program::load(&slot_by_hash)?;
-        let pass = raw_program::load(&pass())?;
+        let slot_by_hash = raw_program::load(Kind::Reuseport, &slot_by_hash)?;
+        let pass = raw_program::load(Kind::Reuseport, &pass())?;
         let churn = LoadOptions::churn(vec![world.v4(PORT)], CLIENTS);
         Ok(Self {
             listeners,

@@ -19,7 +19,7 @@ use reuseport_daemon::{
         server::{SocketOption, Stop},
         world::World,
     },
-    sys::{listener_settings, migrate_req, process::Process, sock_diag::SockDiag},
+    sys::{listener_settings, process::Process, sock_diag::SockDiag},
 };
 use reuseport_tests::{
     ctl::Ctl,
@@ -43,60 +43,12 @@ const IPPROTO_TCP: i32 = 6;
 /// Long enough to be seen waiting, and short enough to wait for.
 const TIMEOUT_MS: u64 = 700;
 
-/// A kernel that has the feature adds the service, another one says what it lacks and has not
-/// changed anything.
-pub(crate) fn added_or_unsupported() -> Result<()> {
-    let stage = Stage::bare(World::loopback()?)?;
-    let ctl = Ctl::of(stage.home())?;
-    let before = settled(&stage, &ctl)?;
-    let add = format!(
-        "service add {SERVICE} --listen {} --park --park-timeout 1m",
-        any_v4()
-    );
-    let ran = ctl.run(&format!("--json {add}"))?;
-    if !migrate_req::supported()? {
-        ensure!(
-            ran.code == 4 && ran.result()?["error"]["reason"] == "parking",
-            "{ran:?}"
-        );
-        return Traces::of(&stage)?.same_as(&before);
-    }
-    ensure!(ran.code == 0, "{ran:?}");
-    ctl.done(&add)?;
-    let ran = ctl.run(&format!("service add {SERVICE} --listen {}", any_v4()))?;
-    ensure!(
-        ran.code == 3 && ran.err.contains("another way to park"),
-        "{ran:?}"
-    );
-    let told = ctl.done("status")?;
-    ensure!(told.contains("0/65535 wait, 0s of 60s"), "{told}");
-    ctl.done(&format!("service remove {SERVICE}"))?;
-    until("nobody listens", || {
-        let refused = stage
-            .world
-            .client()
-            .enter(|| TcpStream::connect(stage.world.v4(PORT)))?;
-        Ok(refused.is_err_and(|it| it.kind() == ErrorKind::ConnectionRefused))
-    })?;
-    before.come_back(|| Traces::of(&stage))
-}
-
-/// What the daemon shows and holds, when it has found out what the kernel does, as it begins to when
-/// it starts: an examination waits for that.
-fn settled(stage: &Stage, ctl: &Ctl) -> Result<Traces> {
-    ctl.run("doctor")?;
-    Traces::of(stage)
-}
-
 /// What cannot park is refused, and leaves no trace.
 pub(crate) fn refused() -> Result<()> {
     let stage = Stage::bare(World::loopback()?)?;
-    if !migrate_req::supported()? {
-        return Ok(());
-    }
     let ctl = Ctl::of(stage.home())?;
     let _alone = tcp(stage.world.server(), stage.world.v4(PORT), Made::Alone)?;
-    let before = settled(&stage, &ctl)?;
+    let before = Traces::of(&stage)?;
     let here = stage.world.v4(PORT);
     for (arguments, code, reason) in [
         (
@@ -142,9 +94,7 @@ pub(crate) fn timed_out() -> Result<()> {
         park_timeout_ms: Some(TIMEOUT_MS),
         ..AddService::default()
     };
-    let Some(stage) = park_as(World::loopback()?, parameters)? else {
-        return Ok(());
-    };
+    let stage = park_as(World::loopback()?, parameters)?;
     let ctl = Ctl::of(stage.home())?;
     let first = stage.instance(&v4("v1"))?;
     let killed = Instant::now();
@@ -211,9 +161,7 @@ pub(crate) fn daemon_restarted() -> Result<()> {
         park_timeout_ms: Some(60_000),
         ..AddService::default()
     };
-    let Some(mut stage) = park_as(World::loopback()?, parameters)? else {
-        return Ok(());
-    };
+    let mut stage = park_as(World::loopback()?, parameters)?;
     let mut serving = stage.instance(&v4("v1"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], 8)?;
     let mut ends = Vec::new();
@@ -246,9 +194,7 @@ pub(crate) fn daemon_restarted() -> Result<()> {
 
 /// A daemon that stops while connections wait says what that costs, as they end with it.
 pub(crate) fn daemon_stopped_meanwhile() -> Result<()> {
-    let Some(mut stage) = park(World::loopback()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let mut stage = park(World::loopback()?, &[any_v4()])?;
     let target = stage.world.v4(PORT);
     let mut waiting = stage
         .world
@@ -278,9 +224,7 @@ pub(crate) fn daemon_stopped_meanwhile() -> Result<()> {
 
 /// What the server's listener hands down to its connections, those that wait have too.
 pub(crate) fn set_as_the_server_is() -> Result<()> {
-    let Some(stage) = park(World::loopback()?, &[any_v4()])? else {
-        return Ok(());
-    };
+    let stage = park(World::loopback()?, &[any_v4()])?;
     let mut options = v4("v1");
     options.set = vec![
         SocketOption::number(IPPROTO_TCP, TCP_SAVE_SYN, 1),

@@ -78,9 +78,7 @@ fn comes_back(
         user: uid.map(|it| it.to_string()),
         ..AddService::default()
     };
-    let Some(stage) = park_as(world, parameters)? else {
-        return Ok(());
-    };
+    let stage = park_as(world, parameters)?;
     let start = |number: u32| -> Result<Fixture> {
         let addresses: Vec<&str> = listen.iter().map(String::as_str).collect();
         let label = format!("v{number}");

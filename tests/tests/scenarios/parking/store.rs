@@ -45,9 +45,7 @@ const CLOEXEC: u32 = 0o2_000_000;
 
 /// Nobody serves yet, and one daemon after another is killed while everybody waits.
 pub(crate) fn kept_before_the_first_instance() -> Result<()> {
-    let Some(mut stage) = keeping(far_away()?, ROOM)? else {
-        return Ok(());
-    };
+    let mut stage = keeping(far_away()?, ROOM)?;
     let load = begin(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     for _ in 0..ROUNDS {
         until_parked(&stage, CLIENTS)?;
@@ -72,9 +70,7 @@ pub(crate) fn kept_while_none_can_be_opened() -> Result<()> {
         listen: vec![there.to_string()],
         ..AddService::default()
     };
-    let Some(mut stage) = park_on(stage, parameters)? else {
-        return Ok(());
-    };
+    let mut stage = park_on(stage, parameters)?;
     let load = begin(&stage, vec![there], CLIENTS)?;
     until_parked(&stage, CLIENTS)?;
     let kept = the_only_one(&stage)?;
@@ -106,9 +102,7 @@ pub(crate) fn kept_when_stopped() -> Result<()> {
 /// The only server is killed in full swing, and then the daemon ends while connections wait. Both are
 /// started again, and what is lost is what the server had accepted.
 fn both_end(end_daemon: impl Fn(&mut Stage) -> Result<()>) -> Result<()> {
-    let Some(mut stage) = keeping(far_away()?, ROOM)? else {
-        return Ok(());
-    };
+    let mut stage = keeping(far_away()?, ROOM)?;
     let mut serving = stage.instance(&v4("v0"))?;
     let load = churn(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     let (mut kills, mut accepted) = (Vec::new(), 0);
@@ -139,9 +133,7 @@ fn both_end(end_daemon: impl Fn(&mut Stage) -> Result<()>) -> Result<()> {
 
 /// The same without a store: what waits is reset when the daemon ends.
 pub(crate) fn not_kept_without_a_store() -> Result<()> {
-    let Some(mut stage) = keeping(far_away()?, 0)? else {
-        return Ok(());
-    };
+    let mut stage = keeping(far_away()?, 0)?;
     let load = begin(&stage, vec![stage.world.v4(PORT)], CLIENTS)?;
     until_parked(&stage, CLIENTS)?;
     stage.replace_killed_daemon()?;
@@ -158,9 +150,7 @@ pub(crate) fn not_kept_without_a_store() -> Result<()> {
 /// One for each group is kept, another one in its place when it has been closed, and none of a service
 /// that is no more.
 pub(crate) fn kept_no_longer_than_needed() -> Result<()> {
-    let Some(mut stage) = keeping(World::loopback()?, ROOM)? else {
-        return Ok(());
-    };
+    let mut stage = keeping(World::loopback()?, ROOM)?;
     let mut seen = BTreeSet::new();
     for number in 1..=3 {
         let server = stage.instance(&v4(&format!("v{number}")))?;
@@ -202,9 +192,7 @@ fn the_only_one(stage: &Stage) -> Result<String> {
 /// What is not what its name says is not touched, closed and forgotten; what belongs to a service that
 /// is no more is closed for good.
 pub(crate) fn wrong_ones_are_closed() -> Result<()> {
-    let Some(mut stage) = keeping(World::loopback()?, 64)? else {
-        return Ok(());
-    };
+    let mut stage = keeping(World::loopback()?, 64)?;
     let load = begin(&stage, vec![stage.world.v4(PORT)], 8)?;
     until_parked(&stage, 8)?;
     let right = the_only_one(&stage)?;
@@ -282,9 +270,7 @@ pub(crate) fn nobody_keeps_them() -> Result<()> {
         (0, "warning", "keeps no more descriptors"),
         (ROOM, "ok", "keeps parking listeners"),
     ] {
-        let Some(stage) = keeping(World::loopback()?, room)? else {
-            return Ok(());
-        };
+        let stage = keeping(World::loopback()?, room)?;
         let _server = stage.instance(&v4("v1"))?;
         let doctor = Ctl::of(stage.home())?;
         let doctor = doctor.run(&format!("--json doctor {SERVICE}"))?.result()?;
@@ -304,7 +290,7 @@ pub(crate) fn nobody_keeps_them() -> Result<()> {
 }
 
 /// A service that parks, and a service manager that keeps so many descriptors.
-pub(crate) fn keeping(world: World, room: usize) -> Result<Option<Stage>> {
+pub(crate) fn keeping(world: World, room: usize) -> Result<Stage> {
     let stage = Stage::bare(world)?;
     stage.home().manager().keep_at_most(room);
     park_on(
