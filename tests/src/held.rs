@@ -85,8 +85,8 @@ pub struct Held {
 
 impl Held {
     /// Begins `reuseportctl migrate SERVICE ARGUMENTS`, with all the time that it may need unless the
-    /// arguments say otherwise, and waits until it drains. Somebody has seen to it that it does not end: the old server is stopped, with
-    /// connections in its queue.
+    /// arguments say otherwise, and waits until it drains. The caller has seen to it that it does not
+    /// end: the old server is stopped, with connections in its queue.
     ///
     /// # Errors
     ///
@@ -99,12 +99,16 @@ impl Held {
             format!(" {LIMIT} 1h")
         };
         let line = format!("migrate {service} {arguments}{limit}");
-        let process = Ctl::of(stage.home())?.start(stage, &line)?;
-        until("the migration drains", || {
-            let migration = service_status(stage, service)?.migration;
-            Ok(migration.is_some_and(|it| it.phase == "draining"))
-        })?;
-        Ok(Self { process })
+        let mut process = Ctl::of(stage.home())?.start(stage, &line)?;
+        // It is told of every reading, whether it has begun the migration or goes on with one.
+        loop {
+            let told = process.next_line("tell that it drains", DEADLINE)?;
+            let told: Value = serde_json::from_str(&told).with_context(|| told.clone())?;
+            ensure!(told["progress"].is_object(), "{told}");
+            if told["progress"]["phase"] == "draining" {
+                return Ok(Self { process });
+            }
+        }
     }
 
     /// Waits for its end: the exit code, and the last line that it printed.

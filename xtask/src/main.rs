@@ -85,7 +85,7 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// Run the scenarios alone: here, or on other kernels
+    /// Run what needs root, without the unit tests: here, or the scenarios on other kernels
     IntegrationTest {
         #[command(subcommand)]
         place: integration::Place,

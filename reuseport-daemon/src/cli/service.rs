@@ -16,9 +16,9 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
-    /// Start to steer the addresses of a service
+    /// Start steering the addresses of a service
     Add(AddArgs),
-    /// Stop to steer a service; the kernel then spreads its connections over every listener
+    /// Stop steering a service; the kernel then spreads its connections over every listener
     Remove(RemoveArgs),
 }
 
@@ -35,7 +35,8 @@ pub(super) struct AddArgs {
     /// Path of its network namespace [default: the daemon's]
     #[arg(long, value_name = "PATH", value_parser = arguments::path)]
     netns: Option<String>,
-    /// How many listeners each address can hold, old and new together
+    /// How many slots each address has: one more than the listeners it can hold, old and new together;
+    /// 1024 unless it is said
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..=i64::from(MAX_SLOTS)))]
     slots: Option<u32>,
     /// Let connections wait while no instance serves, instead of refusing them (Linux 5.14+)

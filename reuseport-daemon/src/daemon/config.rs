@@ -47,7 +47,7 @@ pub struct ServiceConfig {
     pub user: Option<String>,
     /// Path of its network namespace; the daemon's where it is left out.
     pub netns: Option<String>,
-    /// How many listeners a group can hold, old and new together.
+    /// How many slots a group has: one more than the listeners that it can hold, old and new together.
     pub slots: Option<u32>,
     /// Whether connections wait while nobody serves.
     #[serde(default)]

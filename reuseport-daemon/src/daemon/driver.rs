@@ -13,7 +13,7 @@ use super::{
     event::{Event, RETRY, again_after, again_later},
     inspect::{Inspection, Look, Sockets},
     managed::{Managed, PerformError, Performed},
-    migrate_req::Switch,
+    migrate_req::Holders,
     migration_run::Run,
     observe::{self, Seen},
     parking::{Left, Store},
@@ -51,7 +51,7 @@ pub(super) struct Driver {
     /// The daemon's own network namespace.
     pub(super) home: Arc<Netns>,
     /// `tcp_migrate_req`, as it is configured.
-    pub(super) switch: Arc<Switch>,
+    pub(super) holders: Arc<Holders>,
     pub(super) services: BTreeMap<ServiceName, Managed>,
     /// The migrations that are under way, as those who asked for them see them.
     pub(super) runs: BTreeMap<ServiceName, Run>,
@@ -119,7 +119,7 @@ impl Driver {
             Event::Unit(event) => self.on_unit(event),
             Event::Owed(service) => {
                 if let Some(managed) = self.services.get_mut(&service) {
-                    managed.settle_or_try_again();
+                    managed.pay_or_try_again();
                 }
             }
         }

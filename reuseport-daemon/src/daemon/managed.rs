@@ -16,7 +16,7 @@ use super::{
     event::{Event, again_later},
     handoff::Handoff,
     inspect::Sockets,
-    migrate_req::{Switch, SwitchError},
+    migrate_req::{HoldError, Holders},
     parking::{Lot, LotError},
     units::Units,
     watch::{Exit, Exits, Watch},
@@ -54,7 +54,7 @@ pub(super) struct Managed {
     owed: Vec<Effect>,
     events: mpsc::UnboundedSender<Event>,
     exits: Exits,
-    switch: Arc<Switch>,
+    holders: Arc<Holders>,
 }
 
 /// What performing a decision showed.
@@ -78,7 +78,7 @@ pub(super) enum PerformError {
     },
     /// The switch could not be turned.
     #[error("tcp_migrate_req cannot be turned")]
-    Switch(#[from] SwitchError),
+    MigrateReq(#[from] HoldError),
     /// There is no parking listener to be had.
     #[error(transparent)]
     Parking(#[from] LotError),
@@ -93,7 +93,7 @@ impl PerformError {
         match self {
             Self::Steering { source, .. } => source.io_error().and_then(io::Error::raw_os_error),
             Self::Parking(error) => error.errno(),
-            Self::Switch(_) | Self::NoDuplicate(_) => None,
+            Self::MigrateReq(_) | Self::NoDuplicate(_) => None,
         }
     }
 }
@@ -107,12 +107,12 @@ impl Managed {
         lot: Lot,
         events: mpsc::UnboundedSender<Event>,
         exits: Exits,
-        switch: Arc<Switch>,
+        holders: Arc<Holders>,
     ) -> Self {
         Self {
             owed: Vec::new(),
             events,
-            switch,
+            holders,
             handoff: Handoff::new(&state),
             state,
             maps,
@@ -138,7 +138,7 @@ impl Managed {
         decision: &Decision,
         sockets: &Sockets,
     ) -> Result<Performed, PerformError> {
-        self.settle()?;
+        self.pay()?;
         let mut begun = None;
         let mut performed = Performed::default();
         for (index, effect) in decision.effects.iter().enumerate() {
@@ -149,7 +149,7 @@ impl Managed {
                 if matches!(effect, Effect::ReleaseMigrateReq { .. }) {
                     // A migration ends all the same.
                     self.owe(effect.clone(), &failure);
-                    self.settle_later();
+                    self.pay_later();
                     continue;
                 }
                 // That one too: it may be half done.
@@ -173,7 +173,7 @@ impl Managed {
             }
         }
         if !self.owed.is_empty() {
-            self.settle_later();
+            self.pay_later();
         }
     }
 
@@ -185,11 +185,11 @@ impl Managed {
         self.owed.push(effect);
     }
 
-    fn settle_later(&self) {
+    fn pay_later(&self) {
         again_later(&self.events, Event::Owed(self.name().clone()));
     }
 
-    fn settle(&mut self) -> Result<(), PerformError> {
+    fn pay(&mut self) -> Result<(), PerformError> {
         while let Some(owed) = self.owed.first().cloned() {
             self.perform_one(&owed, &Sockets::new())?;
             self.owed.remove(0);
@@ -198,9 +198,9 @@ impl Managed {
     }
 
     /// Does what is owed, or tries again later.
-    pub(super) fn settle_or_try_again(&mut self) {
-        if self.settle().is_err() {
-            self.settle_later();
+    pub(super) fn pay_or_try_again(&mut self) {
+        if self.pay().is_err() {
+            self.pay_later();
         }
     }
 
@@ -236,10 +236,10 @@ impl Managed {
                 Ok(())
             }
             Effect::HoldMigrateReq { was } => {
-                return Ok(self.switch.hold(&self.netns, self.name(), *was)?);
+                return Ok(self.holders.hold(&self.netns, self.name(), *was)?);
             }
             Effect::ReleaseMigrateReq { was } => {
-                return Ok(self.switch.release(&self.netns, self.name(), *was)?);
+                return Ok(self.holders.release(&self.netns, self.name(), *was)?);
             }
             Effect::WriteTable { group, copy, table } => {
                 self.group(*group, |it| it.write_table(*copy, table))

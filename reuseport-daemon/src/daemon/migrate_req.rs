@@ -37,7 +37,7 @@ pub enum MigrateReq {
 
 /// The switch could not be read or turned.
 #[derive(Debug, Error)]
-pub(super) enum SwitchError {
+pub(super) enum HoldError {
     /// The network namespace.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -48,14 +48,14 @@ pub(super) enum SwitchError {
 
 /// Everyone who holds the switch on, and what it was before.
 #[derive(Debug)]
-pub(super) struct Switch {
+pub(super) struct Holders {
     configured: MigrateReq,
     /// What of it this kernel can do.
     setting: MigrateReq,
-    holders: Mutex<HashMap<NetnsId, BTreeMap<ServiceName, bool>>>,
+    by_netns: Mutex<HashMap<NetnsId, BTreeMap<ServiceName, bool>>>,
 }
 
-impl Switch {
+impl Holders {
     /// Does as it is configured, where the kernel has the feature; where it lacks it, that is said,
     /// and nothing is done: services work without.
     pub(super) fn new(configured: MigrateReq) -> Self {
@@ -75,7 +75,7 @@ impl Switch {
         Self {
             configured,
             setting,
-            holders: Mutex::default(),
+            by_netns: Mutex::default(),
         }
     }
 
@@ -95,11 +95,11 @@ impl Switch {
     }
 
     /// What a migration is to put back at its end; nothing where it is not to touch the switch.
-    pub(super) fn before(&self, netns: &Netns) -> Result<Option<bool>, SwitchError> {
+    pub(super) fn before(&self, netns: &Netns) -> Result<Option<bool>, HoldError> {
         if self.setting != MigrateReq::DuringMigration {
             return Ok(None);
         }
-        let held = self.holders().get(&netns.identity()?).and_then(|it| {
+        let held = self.lock().get(&netns.identity()?).and_then(|it| {
             let (_, was) = it.first_key_value()?;
             Some(*was)
         });
@@ -115,9 +115,9 @@ impl Switch {
         netns: &Netns,
         service: &ServiceName,
         was: bool,
-    ) -> Result<(), SwitchError> {
+    ) -> Result<(), HoldError> {
         let id = netns.identity()?;
-        let mut holders = self.holders();
+        let mut holders = self.lock();
         holders.entry(id).or_default().insert(service.clone(), was);
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Switch {
         netns: &Netns,
         service: &ServiceName,
         was: bool,
-    ) -> Result<(), SwitchError> {
+    ) -> Result<(), HoldError> {
         turn(netns, true)?;
         self.note(netns, service, was)
     }
@@ -140,16 +140,16 @@ impl Switch {
         netns: &Netns,
         service: &ServiceName,
         was: bool,
-    ) -> Result<(), SwitchError> {
+    ) -> Result<(), HoldError> {
         let id = netns.identity()?;
         let shared = |holders: &HashMap<NetnsId, BTreeMap<_, _>>| {
             let here = holders.get(&id);
             here.is_some_and(|it| it.keys().any(|holder| holder != service))
         };
-        if !shared(&self.holders()) && self.setting != MigrateReq::On {
+        if !shared(&self.lock()) && self.setting != MigrateReq::On {
             turn(netns, was)?;
         }
-        let mut holders = self.holders();
+        let mut holders = self.lock();
         if let Some(here) = holders.get_mut(&id) {
             here.remove(service);
             if here.is_empty() {
@@ -159,12 +159,12 @@ impl Switch {
         Ok(())
     }
 
-    fn holders(&self) -> MutexGuard<'_, HashMap<NetnsId, BTreeMap<ServiceName, bool>>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<NetnsId, BTreeMap<ServiceName, bool>>> {
+        self.by_netns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn turn(netns: &Netns, on: bool) -> Result<(), SwitchError> {
+fn turn(netns: &Netns, on: bool) -> Result<(), HoldError> {
     let turned = netns.enter(|| -> Result<bool, MigrateReqError> {
         let differs = migrate_req::read()? != Some(on);
         if differs {

@@ -1,10 +1,10 @@
 //! Taking up what an earlier daemon left: its services, from the pins alone.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{attachment, driver::Driver, event::RETRY, failure::failed, managed::Managed};
+use super::{attachment, driver::Driver, event::RETRY, failure::failed};
 use crate::{
     api::wire::Failure,
     chain::chain,
@@ -113,22 +113,20 @@ impl Driver {
             .map(|(generation, instance)| (*generation, instance.clone()))
             .collect();
         let decision = domain::resume(&state);
-        self.switch.prepare(&netns);
+        self.holders.prepare(&netns);
         let held = state
             .migration
             .as_ref()
             .and_then(|it| it.options.migrate_req);
         if let Some(was) = held {
-            self.switch
+            self.holders
                 .note(&netns, name, was)
                 .map_err(|error| failed("migrate-req", &chain(&error), None))?;
         }
         self.watch_log(&maps);
-        let switch = Arc::clone(&self.switch);
         let mut lot = self.lot(name, &netns);
         lot.take_back(&mut self.left, &state.definition);
-        let (events, exits) = (self.events.clone(), self.exits.clone());
-        let mut managed = Managed::new(state, maps, netns, lot, events, exits, switch);
+        let mut managed = self.managed_of(state, maps, netns, lot);
         if let Err(error) = managed.learn_templates() {
             warn!(
                 service = %name, error = chain(&error),

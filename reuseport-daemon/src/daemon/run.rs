@@ -19,7 +19,7 @@ use super::{
     beside::Beside,
     driver::{Driver, Inbox},
     logging::{self, LoggingError},
-    migrate_req::Switch,
+    migrate_req::Holders,
     parking::{Left, Store},
     probe::Probe,
     watchdog::Watchdog,
@@ -134,7 +134,7 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
         loader,
         grace: GracePeriod::probe()?,
         home: Arc::new(Netns::current()?),
-        switch: Arc::new(Switch::new(config.migrate_req)),
+        holders: Arc::new(Holders::new(config.migrate_req)),
         services: BTreeMap::new(),
         runs: BTreeMap::new(),
         run_count: 0,
@@ -151,7 +151,7 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
     driver.beside.run(move || {
         probe.found();
     });
-    driver.switch.prepare(&driver.home);
+    driver.holders.prepare(&driver.home);
     driver.recover()?;
     for definition in definitions {
         let name = definition.name.clone();

@@ -77,7 +77,7 @@ impl Pins {
     }
 
     /// Makes a service's maps and programs aside, and opens them. They are the service's once
-    /// [`Pins::settle`] has put them in their place.
+    /// [`Pins::publish`] has put them in their place.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Pins {
     ///
     /// Where the kernel refuses, or something is there already, such as another's directory, which a
     /// plain rename would take the place of if it is empty. Nothing has changed then.
-    pub fn settle(&self, name: &ServiceName) -> Result<(), SteeringError> {
+    pub fn publish(&self, name: &ServiceName) -> Result<(), SteeringError> {
         let (place, aside) = (self.place(name), self.aside(name));
         renameat_with(CWD, &aside, CWD, &place, RenameFlags::NOREPLACE)
             .map_err(|errno| path_error("rename", &aside, errno.into()))

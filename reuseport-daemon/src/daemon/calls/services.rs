@@ -15,7 +15,6 @@ use crate::{
         attachment::Members,
         driver::Driver,
         failure::{self, bad_parameter, failed},
-        managed::Managed,
     },
     domain::{Address, Definition, Refusal, ServiceName, Uid},
     steering::{GroupMaps, ProgramKind},
@@ -64,20 +63,18 @@ impl Driver {
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
         let kind = maps.groups().first().map(GroupMaps::kind);
         self.watch_log(&maps);
-        let (events, exits) = (self.events.clone(), self.exits.clone());
-        self.switch.prepare(&netns);
-        let switch = Arc::clone(&self.switch);
+        self.holders.prepare(&netns);
         let lot = self.lot(&definition.name, &netns);
         let parks = definition.park_timeout.is_some();
-        let managed = Managed::new(state, maps, netns, lot, events, exits, switch);
+        let managed = self.managed_of(state, maps, netns, lot);
         let name = definition.name;
         self.services.insert(name.clone(), managed);
-        let settled = if parks && kind == Some(ProgramKind::Select) {
+        let published = if parks && kind == Some(ProgramKind::Select) {
             Err(failure::cannot_park())
         } else {
-            self.settle(&name)
+            self.publish(&name)
         };
-        if let Err(failure) = settled {
+        if let Err(failure) = published {
             // Nothing else has come of it.
             if let Some(mut managed) = self.services.remove(&name) {
                 managed.lot.close_all();
@@ -96,8 +93,8 @@ impl Driver {
     /// Makes a service one that the next start takes up, and lets it park. In this order: what waits in a
     /// listener without its program cannot be moved when that is closed, and a daemon that is killed
     /// before the program is attached leaves just that. It has to be a service's, to be taken up.
-    fn settle(&mut self, name: &ServiceName) -> Result<(), Failure> {
-        self.pins.settle(name)?;
+    fn publish(&mut self, name: &ServiceName) -> Result<(), Failure> {
+        self.pins.publish(name)?;
         self.park_first(name).map_err(|error| {
             if let Err(error) = self.pins.set_aside(name) {
                 warn!(service = %name, error = chain(&error), "pins of no service are left");

@@ -44,7 +44,7 @@ impl Driver {
             store: Arc::clone(&self.store),
             pins: self.pins.root().to_owned(),
             home: Arc::clone(&self.home),
-            migrate_req: self.switch.configured(),
+            migrate_req: self.holders.configured(),
             on_behalf_of: match scope {
                 Scope::All => None,
                 Scope::OwnedBy(uid) => Some(Uid(uid)),

@@ -309,7 +309,7 @@ impl Driver {
         options: Options,
     ) -> Result<Option<(Decision, Option<Counters>)>, Failure> {
         let managed = self.managed(name)?;
-        let before = self.switch.before(&managed.netns);
+        let before = self.holders.before(&managed.netns);
         let options = Options {
             migrate_req: before.map_err(|it| failed("migrate-req", &chain(&it), None))?,
             ..options
