@@ -98,13 +98,7 @@ pub(super) fn not_parked(error: &PerformError) -> Failure {
 
 /// A kernel that resets what a closing listener has cannot take it to a parking listener.
 pub(super) fn cannot_park() -> Failure {
-    Failure::Unsupported(Reason {
-        reason: "parking".to_owned(),
-        message: "park: this kernel does not move connections between listeners \
-                  (BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, Linux 5.14+)"
-            .to_owned(),
-        hint: Some("add the service without --park".to_owned()),
-    })
+    without_migration("parking", "park", "add the service without --park")
 }
 
 impl From<SteeringError> for Failure {
@@ -166,11 +160,18 @@ pub(super) fn bad_parameter(what: &str, why: &dyn Error) -> Failure {
 
 /// The program that runs does not say where migrating connections go.
 pub(super) fn no_kernel_drain() -> Failure {
+    let hint = "`--drain owner` loses nothing here either";
+    without_migration("kernel-drain", "drain", hint)
+}
+
+fn without_migration(reason: &str, what: &str, hint: &str) -> Failure {
     Failure::Unsupported(Reason {
-        reason: "kernel-drain".to_owned(),
-        message: "drain: this kernel does not move connections between listeners (Linux 5.14+)"
-            .to_owned(),
-        hint: Some("`--drain owner` loses nothing here either".to_owned()),
+        reason: reason.to_owned(),
+        message: format!(
+            "{what}: this kernel does not move connections between listeners \
+             (BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, Linux 5.14+)"
+        ),
+        hint: Some(hint.to_owned()),
     })
 }
 

@@ -34,10 +34,10 @@ use crate::{
     },
 };
 
-/// On loopback a handshake takes microseconds.
+/// On loopback a handshake takes microseconds; this is for a machine that is very busy.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_POLL: Timespec = Timespec {
-    tv_sec: 2,
+    tv_sec: PATIENCE.as_secs().cast_signed(),
     tv_nsec: 0,
 };
 const AT_ONCE: Timespec = Timespec {
