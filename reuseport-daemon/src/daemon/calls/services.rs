@@ -1,6 +1,6 @@
 //! Services come and go.
 
-use std::{collections::BTreeSet, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
@@ -163,7 +163,7 @@ impl Driver {
     }
 
     /// Removes a service, when no packet is on its way to its parking listeners any more.
-    fn remove_when_quiet(&self, name: &ServiceName, replier: Replier) {
+    fn remove_when_quiet(&mut self, name: &ServiceName, replier: Replier) {
         let Some(managed) = self.services.get(name) else {
             return replier.finish(Ok(gone_meanwhile(name)));
         };
@@ -177,19 +177,23 @@ impl Driver {
                 driver.remove_when_quiet(&name, replier);
             });
         }
-        managed.lot.ignore_packets();
+        if !managed.lot.ignore_packets() {
+            return replier.finish(self.remove_now(name));
+        }
         self.after_grace(name, move |driver, name, waited| {
             replier.finish(match waited {
-                Ok(waited) => driver.remove_now(name, waited),
+                Ok(waited) => {
+                    if let Err(error) = waited {
+                        warn!(service = %name, %error, "parking listeners are closed without a wait");
+                    }
+                    driver.remove_now(name)
+                }
                 Err(_) => Ok(gone_meanwhile(name)),
             });
         });
     }
 
-    fn remove_now(&mut self, name: &ServiceName, waited: io::Result<()>) -> Answer {
-        if let Err(error) = waited {
-            warn!(service = %name, %error, "parking listeners are closed without a wait");
-        }
+    fn remove_now(&mut self, name: &ServiceName) -> Answer {
         let members = match self.stop_serving(name) {
             Ok(members) => members,
             Err(failure) => {

@@ -181,9 +181,9 @@ impl Lot {
         }
     }
 
-    /// Keeps packets from all that is open, since it is about to be closed. One grace period later the
-    /// kernel resets nothing by that.
-    pub(super) fn ignore_packets(&self) {
+    /// Keeps packets from all that is open, since it is about to be closed; tells whether anything is.
+    /// One grace period later the kernel resets nothing by that.
+    pub(super) fn ignore_packets(&self) -> bool {
         for listener in self.all() {
             if let Err(error) = listener.ignore_packets() {
                 warn!(
@@ -192,6 +192,7 @@ impl Lot {
                 );
             }
         }
+        self.all().next().is_some()
     }
 
     /// Takes that back, since it is not closed after all.
