@@ -16,7 +16,7 @@ use super::{
     migrate_req::Holders,
     migration_run::Run,
     observe::{self, Seen},
-    parking::{Left, Store},
+    parking::{Left, Lot, Store},
     probe::Probe,
     wake::{Sleepers, Woken},
     watch::{Exit, Exits},
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     api::{Envelope, wire::Failure},
-    domain::{self, Decision, Definition, End, InstanceState, Refusal, ServiceName, Wait},
-    steering::{Loader, Pins},
+    domain::{self, Decision, Definition, End, InstanceState, Refusal, Service, ServiceName, Wait},
+    steering::{Loader, Pins, ServiceMaps},
     sys::{clock, grace::GracePeriod, netns::Netns},
 };
 
@@ -173,6 +173,19 @@ impl Driver {
         }
         self.wake(&exit.service);
         self.look_for_units(&exit.service);
+    }
+
+    /// A service as the driver holds it, with nothing under way.
+    pub(super) fn managed_of(
+        &self,
+        state: Service,
+        maps: ServiceMaps,
+        netns: Arc<Netns>,
+        lot: Lot,
+    ) -> Managed {
+        let (events, exits) = (self.events.clone(), self.exits.clone());
+        let holders = Arc::clone(&self.holders);
+        Managed::new(state, maps, netns, lot, events, exits, holders)
     }
 
     /// Wakes the acceptors of a service beside the driver, after the kernel may have moved connections

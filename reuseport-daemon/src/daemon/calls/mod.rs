@@ -6,22 +6,17 @@ mod migrate;
 mod services;
 mod sysctl;
 
-use std::sync::Arc;
-
 use super::{
     driver::Driver,
     failure::{bad_parameter, not_permitted},
     managed::Managed,
-    parking::Lot,
 };
 use crate::{
     api::{
         Envelope, Scope,
         wire::{Changed, Failure, Reply, Request},
     },
-    domain::{Refusal, Service, ServiceName, Uid},
-    steering::ServiceMaps,
-    sys::netns::Netns,
+    domain::{Refusal, ServiceName, Uid},
 };
 
 impl Driver {
@@ -63,19 +58,6 @@ impl Driver {
             Request::MigrateReq(parameters) => return self.migrate_req(parameters, replier),
         };
         replier.finish(answer);
-    }
-
-    /// A service as the driver holds it, with nothing under way.
-    pub(super) fn managed_of(
-        &self,
-        state: Service,
-        maps: ServiceMaps,
-        netns: Arc<Netns>,
-        lot: Lot,
-    ) -> Managed {
-        let (events, exits) = (self.events.clone(), self.exits.clone());
-        let holders = Arc::clone(&self.holders);
-        Managed::new(state, maps, netns, lot, events, exits, holders)
     }
 
     /// A service that is known to be there, unless it was removed meanwhile.
