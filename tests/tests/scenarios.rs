@@ -33,10 +33,11 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 20] = [
+const NEEDS: [(&str, Need); 21] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("exhaustion::denied_client", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
     ("killed::migrate_kernel_", Need::Migration),
