@@ -60,21 +60,8 @@ impl Door {
                 self.spare = spare();
             }
             match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    if self.short {
-                        info!("clients of the control socket are served again");
-                        self.short = false;
-                    }
-                    return Ok(Visit::In(stream));
-                }
-                Err(error) if is_shortage(&error) => {
-                    if !self.short {
-                        warn!(%error, "clients of the control socket are turned away");
-                        self.short = true;
-                    }
-                    let client = self.take_with_the_spare();
-                    return Ok(Visit::Short { client, error });
-                }
+                Ok((stream, _)) => return Ok(self.let_in(stream)),
+                Err(error) if is_shortage(&error) => return Ok(self.be_short(error)),
                 Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -84,6 +71,45 @@ impl Door {
     /// The listener again, which nobody is let in at any more.
     pub(super) fn close(self) -> io::Result<net::UnixListener> {
         self.listener.into_std()
+    }
+
+    fn let_in(&mut self, stream: UnixStream) -> Visit {
+        if self.short {
+            info!("clients of the control socket are served again");
+            self.short = false;
+        }
+        Visit::In(stream)
+    }
+
+    /// There was nothing left. The kernel says so also when nobody has come: it looks for a descriptor
+    /// before it looks for a client (`__sys_accept4_file`,
+    /// <https://elixir.bootlin.com/linux/v6.18/source/net/socket.c>). Who comes later, when there is
+    /// enough again, is let in.
+    fn be_short(&mut self, error: io::Error) -> Visit {
+        let Some(client) = self.take_with_the_spare() else {
+            return Visit::Short {
+                client: None,
+                error,
+            };
+        };
+        self.spare = spare();
+        if self.spare.is_some() {
+            return match UnixStream::from_std(client) {
+                Ok(stream) => self.let_in(stream),
+                Err(error) => Visit::Short {
+                    client: None,
+                    error,
+                },
+            };
+        }
+        if !self.short {
+            warn!(%error, "clients of the control socket are turned away");
+            self.short = true;
+        }
+        Visit::Short {
+            client: Some(client),
+            error,
+        }
     }
 
     fn take_with_the_spare(&mut self) -> Option<net::UnixStream> {
