@@ -23,6 +23,8 @@ pub enum Need {
     Program(&'static str),
     /// A kernel that moves a closing listener's connections.
     Migration,
+    /// A kernel that wakes who sleeps at a listener to which it moves connections.
+    Wakeful,
     /// A machine of which microseconds can be expected, or thousands of repetitions.
     Speed,
 }
@@ -54,6 +56,10 @@ impl Need {
                     "listener migration (Linux {major}.{minor}): Linux {release} has none"
                 )))
             }
+            Self::Wakeful => Ok(leaves_asleep()?.then(|| {
+                "a kernel that wakes who sleeps where it moves connections (CVE-2026-46015)"
+                    .to_owned()
+            })),
             Self::Speed => Ok((scale()? > 1).then(|| {
                 format!("a machine that executes its own instructions: {SCALE} says otherwise")
             })),

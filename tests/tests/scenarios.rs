@@ -33,7 +33,7 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 21] = [
+const NEEDS: [(&str, Need); 22] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
@@ -50,6 +50,7 @@ const NEEDS: [(&str, Need); 21] = [
     ("migrate_req::", Need::Migration),
     ("nginx::", Need::Program("nginx")),
     ("parking::", Need::Migration),
+    ("parking::removed", Need::Wakeful),
     ("refusals::", Need::Program("setpriv")),
     ("sleepers::", Need::Migration),
     ("units::by_themselves", Need::Migration),

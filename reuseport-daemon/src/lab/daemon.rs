@@ -7,6 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -81,6 +82,8 @@ pub struct Home {
     directory: TempDir,
     program: PathBuf,
     configured: bool,
+    /// How many daemons have been started.
+    started: AtomicU32,
 }
 
 /// A running daemon. It is killed when dropped.
@@ -110,6 +113,7 @@ impl Home {
             directory,
             program: program.to_owned(),
             configured: false,
+            started: AtomicU32::new(0),
         })
     }
 
@@ -143,7 +147,7 @@ impl Home {
         netns: &Netns,
         change: impl FnOnce(&mut Command),
     ) -> Result<Daemon, DaemonError> {
-        let log = self.directory.path().join("log");
+        let log = self.log_of(self.started.fetch_add(1, Ordering::Relaxed));
         let command = self.manager.command(&self.program);
         let mut command = command.map_err(DaemonError::ServiceManager)?;
         command
@@ -171,6 +175,17 @@ impl Home {
                 .build()
                 .map_err(DaemonError::Directory)?,
         })
+    }
+
+    /// What all of its daemons have logged so far, one after the other.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let started = self.started.load(Ordering::Relaxed);
+        (0..started).map(|it| read(&self.log_of(it))).collect()
+    }
+
+    fn log_of(&self, number: u32) -> PathBuf {
+        self.directory.path().join(format!("log.{number}"))
     }
 
     fn configuration(&self) -> PathBuf {

@@ -29,7 +29,7 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped, until_state},
-    machine::scaled,
+    machine::{leaves_asleep, scaled},
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, v4},
     wait::until,
 };
@@ -263,13 +263,30 @@ pub(crate) fn one_of_eight_listeners_is_left() -> Result<()> {
     check_sums(&stage, &ledger)
 }
 
-/// Sums: the program ran once for each connection, and the kernel chose for none.
+/// Sums: the program ran once for each connection, the daemon's own among them that wake a server where
+/// the kernel does not, and the kernel chose for none.
 fn check_sums(stage: &Stage, ledger: &Ledger) -> Result<()> {
     let new = outcomes(stage)?;
     let runs = new.selected + new.probed + new.parked;
-    ensure!(runs == ledger.begun(), "{new:?} for {}", ledger.begun());
+    let (begun, woken) = (ledger.begun(), woken(stage)?);
+    ensure!(runs == begun + woken, "{new:?} for {begun} and {woken}");
+    ensure!(woken == 0 || leaves_asleep()?, "{woken} for nobody");
     ensure!(new.kernel == 0, "{new:?}");
     Ok(())
+}
+
+/// How many connections of their own the daemons have made to wake a server, as they say.
+fn woken(stage: &Stage) -> Result<u64> {
+    let logs = stage.home().logs();
+    let said = logs.lines().filter(|it| it.contains("woke acceptors"));
+    let mut sum = 0;
+    for line in said {
+        let count = line
+            .split_whitespace()
+            .find_map(|it| it.strip_prefix("connections="));
+        sum += count.with_context(|| line.to_owned())?.parse::<u64>()?;
+    }
+    Ok(sum)
 }
 
 /// Nobody has waited much longer than nobody served.

@@ -1,7 +1,6 @@
 //! What an operator is told of parking, and what of the daemon's own ends.
 
 use std::{
-    fs,
     io::{ErrorKind, Read},
     net::TcpStream,
     os::fd::AsFd,
@@ -201,12 +200,8 @@ pub(crate) fn daemon_stopped_meanwhile() -> Result<()> {
         .client()
         .enter(|| TcpStream::connect(target))??;
     until_parked(&stage, 1)?;
-    let log = stage.home().socket().with_file_name("log");
-    let mut said = String::new();
-    stage.without_daemon(|| {
-        said = fs::read_to_string(&log)?;
-        Ok(())
-    })?;
+    stage.restart_daemon()?;
+    let said = stage.home().logs();
     ensure!(
         said.contains("1 connections wait for an instance, and are lost"),
         "{said}"
