@@ -281,10 +281,10 @@ fn woken(stage: &Stage) -> Result<u64> {
     let said = logs.lines().filter(|it| it.contains("woke acceptors"));
     let mut sum = 0;
     for line in said {
-        let count = line
-            .split_whitespace()
-            .find_map(|it| it.strip_prefix("connections="));
-        sum += count.with_context(|| line.to_owned())?.parse::<u64>()?;
+        // The number is the line's last field.
+        let mut numbers = line.rsplit(|it: char| !it.is_ascii_digit());
+        let number = numbers.find(|it| !it.is_empty());
+        sum += number.with_context(|| line.to_owned())?.parse::<u64>()?;
     }
     Ok(sum)
 }
