@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::AsFd,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,8 @@ use super::{
 use crate::{
     chain::chain,
     domain::{
-        Decision, Effect, Generation, Instance, InstanceState, Service, ServiceName, SocketCookie,
+        Decision, Effect, Generation, Instance, InstanceState, Occasion, Service, ServiceName,
+        SocketCookie,
     },
     steering::{GroupMaps, ServiceMaps, SteeringError},
     sys::{netns::Netns, passed::Passed},
@@ -43,8 +44,8 @@ pub(super) struct Managed {
     pub handoff: Arc<Handoff>,
     /// Its parking listeners.
     pub lot: Lot,
-    /// How many connections the kernel had moved in its namespace when sleepers were last woken.
-    pub moved: Arc<AtomicU64>,
+    /// For what its sleepers were last woken.
+    pub woken: Arc<Mutex<Option<Occasion>>>,
     /// Units that may become instances.
     pub units: Units,
     /// Tells it from a later service of the same name.
@@ -118,7 +119,7 @@ impl Managed {
             maps,
             netns,
             lot,
-            moved: Arc::default(),
+            woken: Arc::default(),
             units: Units::default(),
             identity: Arc::default(),
             watches: BTreeMap::new(),

@@ -4,10 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -18,7 +15,7 @@ use thiserror::Error;
 use super::{managed::Managed, probe::Probe};
 use crate::{
     chain::chain,
-    domain::{Address, InstanceState, SocketCookie, Waker, Waking, reached_at},
+    domain::{Address, InstanceState, Occasion, SocketCookie, Waker, Waking, reached_at},
     sys::{
         netns::{Netns, NetnsError},
         netstat::{NetstatError, TcpCounters},
@@ -35,7 +32,7 @@ pub(super) struct Sleepers {
     netns: Arc<Netns>,
     groups: Vec<Group>,
     probe: Probe,
-    moved: Arc<AtomicU64>,
+    last: Arc<Mutex<Option<Occasion>>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +105,7 @@ impl Sleepers {
             netns: Arc::clone(&managed.netns),
             groups: groups.collect(),
             probe,
-            moved: Arc::clone(&managed.moved),
+            last: Arc::clone(&managed.woken),
         }
     }
 
@@ -133,11 +130,18 @@ impl Sleepers {
 
     /// In the calling thread's network namespace.
     fn wake_here(&self, connections: &mut u64) -> Result<(), WakeError> {
-        let moved = TcpCounters::read()?.migrated.unwrap_or_default();
+        let listeners = self.groups.iter().flat_map(|it| &it.listeners);
         // Read before anything is looked at: what is moved from now on is for the next time.
-        if self.moved.swap(moved, Ordering::Relaxed) == moved {
+        let occasion = Occasion {
+            moved: TcpCounters::read()?.migrated.unwrap_or_default(),
+            listeners: listeners.copied().collect(),
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() == Some(&occasion) {
             return Ok(());
         }
+        *last = Some(occasion);
+        drop(last);
         let diag = SockDiag::open()?;
         let mut seen = self.look(&diag)?;
         let groups = self.groups.iter();

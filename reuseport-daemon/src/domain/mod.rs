@@ -49,4 +49,4 @@ pub use settings::{
 };
 pub use table::{named, share};
 pub use units::{Holder, UnitError, UnitName, UnitPattern, choose};
-pub use waking::{Waker, Waking, reached_at};
+pub use waking::{Occasion, Waker, Waking, reached_at};

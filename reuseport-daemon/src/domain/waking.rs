@@ -7,11 +7,12 @@
 //! connection wakes a sleeper: not an option, not another `listen`.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use super::Address;
+use super::{Address, SocketCookie};
 
 /// How often it is tried. With as many connections as listeners in each round, the hash misses a
 /// given listener in all of them once in 9 million times.
@@ -33,6 +34,16 @@ pub enum Waker {
     Kernel,
     /// This kernel forgets to, so the daemon does.
     Daemon,
+}
+
+/// What an attempt to wake acceptors is for. Another one for the same finds nobody asleep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occasion {
+    /// How many connections the kernel has moved in the namespace.
+    pub moved: u64,
+    /// Whose acceptors may sleep: connections may have been moved to these before they served, and
+    /// before anybody looked at them.
+    pub listeners: BTreeSet<SocketCookie>,
 }
 
 /// How an attempt to wake acceptors goes on. It ends after [`ROUNDS`] rounds and a little more than a

@@ -223,9 +223,15 @@ impl Simulation {
                 matches!(seen, Observation::Retired | Observation::NotRetired)
             }
         };
-        let decision = advance(&self.world.service, seen, self.world.now);
-        let ignored = decision == Decision::unchanged(&self.world.service);
-        assert!(waited_for || ignored || decision.end.is_some(), "{seen:?}");
+        let service = &self.world.service;
+        let decision = advance(service, seen, self.world.now);
+        let ignored = decision == Decision::unchanged(service);
+        // The time is up whatever is seen: the migration ends, or leaves the rest to the kernel.
+        let migration = service.migration.as_ref();
+        let late = migration.is_some_and(|it| self.world.now >= it.options.deadline_ms);
+        let retires = matches!(decision.wait, Some(Wait::Retirement(_)));
+        let over = decision.end.is_some() || late && retires;
+        assert!(waited_for || ignored || over, "{seen:?}");
         (!waited_for).then_some(decision)
     }
 
