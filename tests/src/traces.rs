@@ -43,15 +43,27 @@ impl Traces {
         // At its start the daemon tries what the kernel does, beside everything else. To ask for what it
         // found is to wait for that, whatever it was.
         Ctl::of(stage.home())?.run("doctor")?;
-        let mut last = Self::read(stage, migrations)?;
+        let read = || Self::read(stage, migrations);
         if migrations > 0 {
-            until("two readings are the same", || {
-                let next = Self::read(stage, migrations)?;
-                let same = next == last;
-                last = next;
-                Ok(same)
-            })?;
+            Self::settled(read)
+        } else {
+            read()
         }
+    }
+
+    /// Reads until two readings are the same: what the daemon does beside a call comes to its end.
+    ///
+    /// # Errors
+    ///
+    /// As `read`, and where it does not come to that.
+    pub fn settled(read: impl Fn() -> Result<Self>) -> Result<Self> {
+        let mut last = read()?;
+        until("two readings are the same", || {
+            let next = read()?;
+            let same = next == last;
+            last = next;
+            Ok(same)
+        })?;
         Ok(last)
     }
 

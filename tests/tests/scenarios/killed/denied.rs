@@ -128,7 +128,7 @@ fn deny(operation: Operation, expected: &Expected, count: usize) -> Result<()> {
 fn deny_until_done(operation: Operation, expected: &Expected, count: usize, tally: &Tally) -> bool {
     let mut last = String::from("nothing");
     let done = Scene::set(operation).and_then(|mut scene| {
-        let before = scene.traces()?;
+        let before = Traces::settled(|| scene.traces())?;
         loop {
             let call = tally.next.fetch_add(1, Ordering::Relaxed);
             let (seen, answer) = scene.perform_denied(Denial { call, count })?;
