@@ -9,6 +9,7 @@ mod end;
 pub(crate) mod nginx;
 pub(crate) mod shapes;
 pub(crate) mod store;
+mod sums;
 
 use std::{
     io::{self, Write},
@@ -29,13 +30,16 @@ use reuseport_daemon::{
 };
 use reuseport_tests::{
     held::{PATIENCE, Stopped, until_state},
-    machine::{leaves_asleep, scaled},
+    machine::scaled,
     stage::{DEADLINE, PORT, SERVICE, Stage, any_v4, far_away, v4},
     wait::until,
 };
 use rustix::process::Signal;
 
-use self::end::{End, check_accepted, check_closed, check_losses};
+use self::{
+    end::{End, check_accepted, check_closed, check_losses},
+    sums::check_sums,
+};
 
 /// From the end of one server to the start of the next.
 const GAP: Duration = Duration::from_millis(500);
@@ -261,32 +265,6 @@ pub(crate) fn one_of_eight_listeners_is_left() -> Result<()> {
     ensure!(after.probed == before.probed, "{before:?} became {after:?}");
     check_closed(&ledger, &ends)?;
     check_sums(&stage, &ledger)
-}
-
-/// Sums: the program ran once for each connection, the daemon's own among them that wake a server where
-/// the kernel does not, and the kernel chose for none.
-fn check_sums(stage: &Stage, ledger: &Ledger) -> Result<()> {
-    let new = outcomes(stage)?;
-    let runs = new.selected + new.probed + new.parked;
-    let (begun, woken) = (ledger.begun(), woken(stage)?);
-    ensure!(runs == begun + woken, "{new:?} for {begun} and {woken}");
-    ensure!(woken == 0 || leaves_asleep()?, "{woken} for nobody");
-    ensure!(new.kernel == 0, "{new:?}");
-    Ok(())
-}
-
-/// How many connections of their own the daemons have made to wake a server, as they say.
-fn woken(stage: &Stage) -> Result<u64> {
-    let logs = stage.home().logs();
-    let said = logs.lines().filter(|it| it.contains("woke acceptors"));
-    let mut sum = 0;
-    for line in said {
-        // The number is the line's last field.
-        let mut numbers = line.rsplit(|it: char| !it.is_ascii_digit());
-        let number = numbers.find(|it| !it.is_empty());
-        sum += number.with_context(|| line.to_owned())?.parse::<u64>()?;
-    }
-    Ok(sum)
 }
 
 /// Nobody has waited much longer than nobody served.

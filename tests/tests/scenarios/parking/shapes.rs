@@ -24,9 +24,10 @@ use reuseport_tests::{
 };
 
 use super::{
-    check_sums, churn,
+    churn,
     end::{End, check_losses},
     gap, park_as,
+    sums::check_sums,
 };
 
 const CLIENTS: u32 = 16;

@@ -30,9 +30,11 @@ use reuseport_tests::{
 use rustix::process::Signal;
 
 use super::{
-    CLIENTS, begin, check_sums, churn,
+    CLIENTS, begin, churn,
     end::{End, check_accepted, check_losses},
-    gap, park_on, sessions_of_all, tell, until_parked,
+    gap, park_on, sessions_of_all,
+    sums::check_sums,
+    tell, until_parked,
 };
 
 /// `FileDescriptorStoreMax=` for one address: two listeners at a time, and the probe.
