@@ -13,14 +13,10 @@ use std::{
 use rustix::net::sockopt;
 use socket2::SockRef;
 
-use super::raw_program::{self, Instruction, Kind};
-
-// Opcodes, as RFC 9669 has them.
-const LOAD_WIDE: u8 = 0x18;
-const MOVE: u8 = 0xb7;
-const JUMP_IF_NOT_EQUAL: u8 = 0x5d;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
+use super::raw_program::{
+    self, Instruction, Kind,
+    opcode::{CALL, EXIT, JUMP_IF_NOT_EQUAL, LOAD_WIDE, MOVE},
+};
 
 /// The helper `get_socket_cookie`.
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/bpf.h>

@@ -23,6 +23,23 @@ pub enum Kind {
     Reuseport = 21,
 }
 
+/// Codes of instructions, as RFC 9669 has them.
+#[expect(missing_docs, reason = "the names say what they do")]
+pub mod opcode {
+    pub const ADD: u8 = 0x07;
+    pub const LOAD_WIDE: u8 = 0x18;
+    pub const MULTIPLY: u8 = 0x27;
+    pub const JUMP_IF_NOT_EQUAL: u8 = 0x5d;
+    pub const LOAD_WORD: u8 = 0x61;
+    pub const STORE_WORD: u8 = 0x62;
+    pub const STORE_REGISTER: u8 = 0x63;
+    pub const SHIFT_RIGHT: u8 = 0x77;
+    pub const CALL: u8 = 0x85;
+    pub const EXIT: u8 = 0x95;
+    pub const MOVE: u8 = 0xb7;
+    pub const MOVE_REGISTER: u8 = 0xbf;
+}
+
 /// One instruction of eBPF, or half of one of 16 bytes (RFC 9669, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -92,7 +92,10 @@ impl Door {
                 error,
             };
         };
-        self.spare = spare();
+        // Whoever lacks something else than descriptors is told so with what there is.
+        if is_full(&error) {
+            self.spare = spare();
+        }
         if self.spare.is_some() {
             return match UnixStream::from_std(client) {
                 Ok(stream) => self.let_in(stream),
@@ -122,6 +125,11 @@ impl Door {
 
 fn spare() -> Option<OwnedFd> {
     Some(File::open("/dev/null").ok()?.into())
+}
+
+/// Whether a table of descriptors was full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Errors of `accept`, and of `epoll_ctl` after it, that go away when something else is given back.

@@ -90,9 +90,9 @@ fn wait(listener: &ParkingListener, netns: &Netns, grace: GracePeriod) -> Result
     grace.wait().map_err(WaitError::Grace)?;
     // Without this wait the kernel moves them; the rest matters all the same.
     let handshakes = wait_for_handshakes(&listener.address, netns);
-    listener.ignore_packets().map_err(WaitError::Ignore)?;
+    let ignored = listener.ignore_packets().map_err(WaitError::Ignore);
     grace.wait().map_err(WaitError::Grace)?;
-    handshakes
+    handshakes.and(ignored)
 }
 
 fn wait_for_handshakes(address: &Address, netns: &Netns) -> Result<(), WaitError> {

@@ -6,7 +6,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use reuseport_daemon::{domain::Slot, sys::raw_program::Instruction};
+use reuseport_daemon::{
+    domain::Slot,
+    sys::raw_program::{
+        Instruction,
+        opcode::{
+            ADD, CALL, EXIT, LOAD_WIDE, LOAD_WORD, MOVE, MOVE_REGISTER, MULTIPLY, SHIFT_RIGHT,
+            STORE_REGISTER, STORE_WORD,
+        },
+    },
+};
 
 use crate::bench::summary::float;
 
@@ -14,19 +23,6 @@ use crate::bench::summary::float;
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/bpf.h>
 const SK_PASS: i32 = 1;
 const SELECT: i32 = 82;
-
-// Opcodes, as RFC 9669 has them.
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const ADD: u8 = 0x07;
-const MULTIPLY: u8 = 0x27;
-const SHIFT_RIGHT: u8 = 0x77;
-const LOAD_WORD: u8 = 0x61;
-const STORE_REGISTER: u8 = 0x63;
-const STORE_WORD: u8 = 0x62;
-const LOAD_WIDE: u8 = 0x18;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
 
 /// Says of an immediate number that it is a map's descriptor.
 const MAP: u8 = 1;

@@ -228,9 +228,11 @@ impl Simulation {
         let ignored = decision == Decision::unchanged(service);
         // The time is up whatever is seen: the migration ends, or leaves the rest to the kernel.
         let migration = service.migration.as_ref();
-        let late = migration.is_some_and(|it| self.world.now >= it.options.deadline_ms);
+        let options = migration.map(|it| it.options);
+        let left =
+            options.is_some_and(|it| it.drain == Drain::Kernel && self.world.now >= it.deadline_ms);
         let retires = matches!(decision.wait, Some(Wait::Retirement(_)));
-        let over = decision.end.is_some() || late && retires;
+        let over = decision.end.is_some() || left && retires;
         assert!(waited_for || ignored || over, "{seen:?}");
         (!waited_for).then_some(decision)
     }
