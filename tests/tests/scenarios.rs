@@ -33,7 +33,7 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 22] = [
+const NEEDS: [(&str, Need); 24] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
@@ -42,6 +42,9 @@ const NEEDS: [(&str, Need); 22] = [
     ("handoff::python", Need::Program("python3")),
     ("killed::migrate_kernel_", Need::Migration),
     ("killed::parking_", Need::Migration),
+    // The kernel moves their connections to a server that nobody has registered, and so nobody wakes.
+    ("killed::parking_removed", Need::Wakeful),
+    ("killed::parking_timed_out", Need::Wakeful),
     ("killed::serving_ends", Need::Migration),
     ("lifecycle::drain_by_kernel", Need::Migration),
     ("lifecycle::heir", Need::Migration),
