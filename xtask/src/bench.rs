@@ -11,7 +11,7 @@ const PAGE: &str = "docs/performance.md";
 
 /// Builds the programs in release and measures them.
 pub(crate) fn run(names: &[String], quick: bool, json: bool, write: bool) -> Result<()> {
-    integration::needs_root("cargo xtask bench")?;
+    integration::needs_root()?;
     setup::for_benchmarks()?;
     let root = paths::root();
     run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;

@@ -1,6 +1,6 @@
 //! `cargo xtask integration-test`: the scenarios, here or on other kernels.
 
-use std::path::Path;
+use std::{env, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -41,15 +41,17 @@ pub(crate) enum Cells {
 /// Runs them there.
 pub(crate) fn run(place: &Place) -> Result<()> {
     match place {
-        Place::Local { arguments } => local(arguments, Cells::Covering, None),
+        Place::Local { arguments } => {
+            prepare()?;
+            local(arguments, Cells::Covering, None)
+        }
         Place::Vm(request) => vm::run(request),
     }
 }
 
 /// Runs them, the tests of their lab and the table of handshakes on the running kernel; where `object`
-/// is given, with that eBPF object.
+/// is given, with that eBPF object. After [`prepare`].
 pub(crate) fn local(arguments: &[String], cells: Cells, object: Option<&Path>) -> Result<()> {
-    prepare()?;
     let root = paths::root();
     // What users run, and what the budgets are for.
     run::run(run::cargo(root).args(["build", "--workspace", "--bins", "--release", "--locked"]))?;
@@ -80,16 +82,18 @@ pub(crate) fn local(arguments: &[String], cells: Cells, object: Option<&Path>) -
 
 /// Sees to what they need here, before anything is built.
 pub(crate) fn prepare() -> Result<()> {
-    needs_root("cargo xtask test").context("`cargo test` runs what does not need root")?;
+    needs_root().context("`cargo test` runs what does not need root")?;
     setup::for_tests()
 }
 
 /// Says what to type where this is not root.
-pub(crate) fn needs_root(command: &str) -> Result<()> {
+pub(crate) fn needs_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
+        let typed: Vec<_> = env::args().skip(1).collect();
         bail!(
             "what loads eBPF programs and makes network namespaces needs root: \
-             `sudo -E env PATH=\"$PATH\" {command}`"
+             `sudo -E env PATH=\"$PATH\" cargo xtask {}`",
+            typed.join(" ")
         );
     }
     Ok(())

@@ -137,11 +137,12 @@ impl Sleepers {
             listeners: listeners.copied().collect(),
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref() == Some(&occasion) {
-            return Ok(());
-        }
+        let called_for = occasion.calls_for_it(last.as_ref());
         *last = Some(occasion);
         drop(last);
+        if !called_for {
+            return Ok(());
+        }
         let diag = SockDiag::open()?;
         let mut seen = self.look(&diag)?;
         let groups = self.groups.iter();

@@ -36,7 +36,7 @@ pub enum Waker {
     Daemon,
 }
 
-/// What an attempt to wake acceptors is for. Another one for the same finds nobody asleep.
+/// What an attempt to wake acceptors is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occasion {
     /// How many connections the kernel has moved in the namespace.
@@ -44,6 +44,15 @@ pub struct Occasion {
     /// Whose acceptors may sleep: connections may have been moved to these before they served, and
     /// before anybody looked at them.
     pub listeners: BTreeSet<SocketCookie>,
+}
+
+impl Occasion {
+    /// Whether somebody may sleep, after an attempt for `last`. Nobody does where nothing was ever
+    /// moved, nor where nothing has come to it since.
+    #[must_use]
+    pub fn calls_for_it(&self, last: Option<&Self>) -> bool {
+        self.moved > 0 && last != Some(self)
+    }
 }
 
 /// How an attempt to wake acceptors goes on. It ends after [`ROUNDS`] rounds and a little more than a
@@ -132,6 +141,21 @@ mod tests {
         assert_eq!(Waking::connections(0), 0);
         assert_eq!(Waking::connections(8), 8);
         assert_eq!(Waking::connections(1023), MOST_IN_A_ROUND);
+    }
+
+    #[test]
+    fn nobody_sleeps_where_nothing_was_moved() {
+        let occasion = |moved, listeners: &[u64]| Occasion {
+            moved,
+            listeners: listeners.iter().copied().map(SocketCookie).collect(),
+        };
+        assert!(!occasion(0, &[1]).calls_for_it(None));
+        assert!(!occasion(0, &[1]).calls_for_it(Some(&occasion(0, &[2]))));
+        assert!(occasion(1, &[1]).calls_for_it(None));
+        assert!(occasion(1, &[1]).calls_for_it(Some(&occasion(0, &[1]))));
+        assert!(!occasion(1, &[1]).calls_for_it(Some(&occasion(1, &[1]))));
+        // Who takes over may be who they were moved to.
+        assert!(occasion(1, &[2]).calls_for_it(Some(&occasion(1, &[1]))));
     }
 
     #[test]
