@@ -32,7 +32,7 @@ class Session:
         self.unread += received
         *lines, self.unread = self.unread.split(b"\n")
         for line in lines:
-            word, _, number = line.decode().partition(" ")
+            word, _, number = line.decode(errors="replace").partition(" ")
             self.moves += 1
             answer = f"{label} {number} {self.moves}\n"
             try:
@@ -57,8 +57,8 @@ def accept():
             if error.errno == errno.EINVAL:
                 close_listener()
             return
-        # A connection that is accepted does not inherit it.
-        connection.setblocking(True)
+        # Who does not read does not keep the others waiting for long.
+        connection.settimeout(1)
         session = Session(connection)
         selector.register(connection, selectors.EVENT_READ, session)
 

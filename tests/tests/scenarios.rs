@@ -3,6 +3,7 @@
 mod scenarios {
     pub(super) mod budget;
     pub(super) mod churn;
+    pub(super) mod configured;
     pub(super) mod exhaustion;
     pub(super) mod features;
     pub(super) mod fuzz;
@@ -28,15 +29,16 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use reuseport_tests::machine::Need;
 use scenarios::{
-    budget, churn, exhaustion, features, fuzz, handoff, killed, lifecycle, listeners, migrate_req,
-    nginx, parking, refusals, services, sessions, settings, sleepers, units, upgrade,
+    budget, churn, configured, exhaustion, features, fuzz, handoff, killed, lifecycle, listeners,
+    migrate_req, nginx, parking, refusals, services, sessions, settings, sleepers, units, upgrade,
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 24] = [
+const NEEDS: [(&str, Need); 25] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
+    ("configured::address_comes_later", Need::Migration),
     ("exhaustion::denied_client", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
@@ -116,6 +118,7 @@ fn trials() -> Vec<Trial> {
             reload_with_a_worker_less, reload_with_a_worker_less_without,
         }
         refusals: refusals { leave_no_trace }
+        configured: configured { netns_comes_later, address_comes_later, edited }
         services: services { two_at_once, one_at_a_time }
         settings: settings { refused, refused_v6, warned, examined }
         lifecycle: lifecycle::registering {

@@ -24,7 +24,8 @@ impl Driver {
             if let Err(failure) = looked
                 && driver.services.contains_key(name)
             {
-                warn!(service = %name, ?failure, "cannot see to closed listeners; trying again");
+                let reason = &failure.reason().message;
+                warn!(service = %name, reason, "cannot see to closed listeners; trying again");
                 driver.see_to_closed_later(name, RETRY);
             }
         });

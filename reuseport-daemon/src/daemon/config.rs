@@ -59,6 +59,14 @@ pub struct ServiceConfig {
     pub instances: Option<String>,
 }
 
+/// A service of the file that makes sense, whoever its user is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Root's, until it is known whose.
+    definition: Definition,
+    user: Option<String>,
+}
+
 /// A file that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -97,15 +105,6 @@ pub enum ConfigError {
         /// What is wrong.
         #[source]
         source: crate::domain::AddressError,
-    },
-    /// A service's user.
-    #[error("service {name}")]
-    User {
-        /// The service.
-        name: ServiceName,
-        /// What is wrong.
-        #[source]
-        source: UserError,
     },
     /// A service's units.
     #[error("service {name}: instances {pattern:?}")]
@@ -162,16 +161,37 @@ impl Config {
     /// # Errors
     ///
     /// The first that makes no sense.
-    pub fn definitions(&self) -> Result<Vec<Definition>, ConfigError> {
+    pub fn services(&self) -> Result<Vec<Configured>, ConfigError> {
         let services = self.service.iter();
         services
-            .map(|(name, service)| service.definition(name))
+            .map(|(name, service)| service.checked(name))
             .collect()
     }
 }
 
+impl Configured {
+    /// The service's name.
+    #[must_use]
+    pub fn name(&self) -> &ServiceName {
+        &self.definition.name
+    }
+
+    /// The service, with its user as the user database has it now.
+    ///
+    /// # Errors
+    ///
+    /// Where its user cannot be found.
+    pub fn definition(&self) -> Result<Definition, UserError> {
+        let mut definition = self.definition.clone();
+        if let Some(user) = &self.user {
+            definition.owner = users::resolve(user)?;
+        }
+        Ok(definition)
+    }
+}
+
 impl ServiceConfig {
-    fn definition(&self, name: &str) -> Result<Definition, ConfigError> {
+    fn checked(&self, name: &str) -> Result<Configured, ConfigError> {
         let name: ServiceName = name.parse().map_err(|source| ConfigError::Name {
             name: name.to_owned(),
             source,
@@ -181,13 +201,6 @@ impl ServiceConfig {
             name: name.clone(),
             source,
         })?;
-        let owner = match &self.user {
-            None => Uid(0),
-            Some(user) => users::resolve(user).map_err(|source| ConfigError::User {
-                name: name.clone(),
-                source,
-            })?,
-        };
         let instances = self.instances.as_deref();
         let instances = instances.map(|pattern| {
             let wrong = |source| ConfigError::Instances {
@@ -199,10 +212,14 @@ impl ServiceConfig {
         });
         let instances = instances.transpose()?;
         let netns = self.netns.clone();
-        Definition::checked(name.clone(), addresses, owner, netns, self.slots)
+        let definition = Definition::checked(name.clone(), addresses, Uid(0), netns, self.slots)
             .and_then(|it| it.parking(self.park, self.park_timeout))
             .map(|it| it.of_units(instances))
-            .map_err(|source| ConfigError::Service { name, source })
+            .map_err(|source| ConfigError::Service { name, source })?;
+        Ok(Configured {
+            definition,
+            user: self.user.clone(),
+        })
     }
 }
 
@@ -220,8 +237,8 @@ mod tests {
     use super::*;
     use crate::chain::chain;
 
-    fn parse(text: &str) -> Result<Vec<Definition>, ConfigError> {
-        Config::parse(text, Path::new("test.toml"))?.definitions()
+    fn parse(text: &str) -> Result<Vec<Configured>, ConfigError> {
+        Config::parse(text, Path::new("test.toml"))?.services()
     }
 
     #[test]
@@ -233,7 +250,7 @@ mod tests {
             migrate-req = "during-migration"
             [service.game]
             listen = ["0.0.0.0:7777", "[::]:7777,v6only"]
-            user = "0"
+            user = "1000"
             slots = 64
             park = true
             park-timeout = "1m 30s"
@@ -244,7 +261,9 @@ mod tests {
         let [game] = services.as_slice() else {
             panic!("one service");
         };
+        let game = game.definition().expect("a number is a user");
         assert_eq!(game.name.as_str(), "game");
+        assert_eq!(game.owner, Uid(1000));
         assert_eq!(game.addresses.len(), 2);
         assert_eq!(game.slots, 64);
         assert_eq!(game.park_timeout, Some(Duration::from_secs(90)));
@@ -269,8 +288,6 @@ mod tests {
         assert!(error("[service.game]\nlisten = []\n").contains("needs an address"));
         assert!(error("[service.game]\nlisten = [\"x\"]\n").contains("IP:PORT"));
         assert!(error("[service.\"a b\"]\nlisten = [\"1.2.3.4:5\"]\n").contains("a b"));
-        let nobody = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nuser = \"no such user\"\n";
-        assert!(error(nobody).contains("no such user"));
         let units = "[service.game]\nlisten = [\"1.2.3.4:5\"]\ninstances = \"a b\"\n";
         assert!(error(units).contains("a b"));
         let slots = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nslots = 1\n";
@@ -283,5 +300,16 @@ mod tests {
         );
         assert!(park("park-timeout = \"30s\"\n").contains("goes with"));
         assert!(park("park = true\npark-timeout = \"0s\"\n").contains("no time at all"));
+    }
+
+    #[test]
+    fn a_user_may_come_later() {
+        let text = "[service.game]\nlisten = [\"1.2.3.4:5\"]\nuser = \"no such user\"\n";
+        let services = parse(text).expect("valid");
+        let [game] = services.as_slice() else {
+            panic!("one service");
+        };
+        let error = game.definition().expect_err("no user").to_string();
+        assert!(error.contains("no such user"), "{error}");
     }
 }

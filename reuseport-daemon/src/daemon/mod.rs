@@ -16,6 +16,7 @@ mod beside;
 mod calls;
 mod closed;
 mod config;
+mod configured;
 mod counters;
 mod doctor;
 mod driver;
@@ -46,7 +47,7 @@ mod wake;
 mod watch;
 mod watchdog;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Configured};
 pub use doctor::examine_machine;
 pub use migrate_req::MigrateReq;
 pub use run::{Options, run};

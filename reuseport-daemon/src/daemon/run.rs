@@ -102,11 +102,11 @@ pub enum RunError {
 ///
 /// # Errors
 ///
-/// [`RunError`]. A service that cannot be taken up or added is logged, and no reason not to serve
-/// the others.
+/// [`RunError`]. A service that cannot be taken up, or not be added yet, is logged, and no reason not
+/// to serve the others.
 pub async fn run(options: Options, environment: Environment) -> Result<(), RunError> {
     let config = Config::read(options.config.as_deref())?;
-    let definitions = config.definitions()?;
+    let services = config.services()?;
     logging::start(options.log.as_deref().or(config.log.as_deref()))?;
     // Each group takes eight, four more where it parks, and each service four.
     if let Err(error) = limits::raise_descriptors() {
@@ -153,11 +153,8 @@ pub async fn run(options: Options, environment: Environment) -> Result<(), RunEr
     });
     driver.holders.prepare(&driver.home);
     driver.recover()?;
-    for definition in definitions {
-        let name = definition.name.clone();
-        if let Err(failure) = driver.add(definition) {
-            warn!(service = %name, ?failure, "cannot add a service of the configuration");
-        }
+    for service in services {
+        driver.add_configured(service);
     }
 
     let (calls, mailbox) = mpsc::channel(MAILBOX);

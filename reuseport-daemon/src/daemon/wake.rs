@@ -147,6 +147,12 @@ impl Sleepers {
         let mut seen = self.look(&diag)?;
         let groups = self.groups.iter();
         let mut asleep: Vec<Asleep> = groups.map(|it| Asleep::as_far_as(it, &seen)).collect();
+        asleep.retain_mut(|it| it.sleeps_on(&seen));
+        // Who is awake and has much to do needs no connection more.
+        if !asleep.is_empty() {
+            thread::sleep(Waking::BEFORE);
+            seen = self.look(&diag)?;
+        }
         let mut waking = Waking::new();
         let mut result = Ok(());
         loop {

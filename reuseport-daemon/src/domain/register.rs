@@ -142,15 +142,12 @@ fn unused_label(service: &Service, generation: Generation) -> Label {
 }
 
 fn check_label(service: &Service, generation: Generation, label: &Label) -> Result<(), Refusal> {
-    let taken = service.instances.iter().find(|(other, instance)| {
-        **other != generation && instance.label == *label && instance.state != InstanceState::Gone
-    });
-    match taken {
-        None => Ok(()),
-        Some((_, instance)) => Err(Refusal::LabelTaken {
+    match service.holder_of(label) {
+        Some((holder, instance)) if holder != generation => Err(Refusal::LabelTaken {
             label: label.clone(),
             pid: instance.process.pid,
         }),
+        Some(_) | None => Ok(()),
     }
 }
 

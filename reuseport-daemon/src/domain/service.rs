@@ -237,6 +237,15 @@ impl Service {
             })
     }
 
+    /// The instance that nobody else can be called like. The label of one that is gone is free.
+    #[must_use]
+    pub fn holder_of(&self, label: &Label) -> Option<(Generation, &Instance)> {
+        let mut instances = self.instances.iter();
+        instances
+            .find(|(_, it)| it.label == *label && it.state != InstanceState::Gone)
+            .map(|(generation, instance)| (*generation, instance))
+    }
+
     /// The instance that is that process.
     #[must_use]
     pub fn find_process(&self, process: ProcessId) -> Option<Generation> {

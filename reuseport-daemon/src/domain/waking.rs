@@ -65,6 +65,9 @@ pub struct Waking {
 }
 
 impl Waking {
+    /// How long what waits may wait before whoever it waits for is taken to be asleep.
+    pub const BEFORE: Duration = Duration::from_millis(5);
+
     /// An attempt that begins.
     #[must_use]
     pub fn new() -> Self {

@@ -36,7 +36,7 @@ pub(crate) fn by_name() -> Result<()> {
     let slice = Slice::new()?;
     let (first, second) = (slice.unit(V1)?, slice.unit(V2)?);
     let ctl = Ctl::of(stage.home())?;
-    let v1 = stage.server(&v4("v1"))?;
+    let mut v1 = stage.server(&v4("v1"))?;
     first.take(&v1)?;
     // A name without a kind is a service's.
     ctl.done(&format!("register {SERVICE} --unit game@v1"))?;
@@ -59,7 +59,15 @@ pub(crate) fn by_name() -> Result<()> {
     let again = ctl.done(&format!("--json register {SERVICE} --unit {V1}"))?;
     let again: Value = serde_json::from_str(&again)?;
     ensure!(again["changed"] == false, "{again}");
-    drop((v1, v2));
+
+    // A process that takes over from another one within its unit, which may have sessions still, is
+    // called otherwise.
+    v1.stop_listening(Stop::Close)?;
+    let successor = stage.server(&v4("v1"))?;
+    first.take(&successor)?;
+    let told = ctl.done(&format!("register {SERVICE} --unit {V1}"))?;
+    ensure!(told.contains("g3"), "{told}");
+    drop((v1, v2, successor));
     Ok(())
 }
 

@@ -98,8 +98,7 @@ pub(super) fn boot(
     run::say(&line);
     let child = command.spawn();
     let machine = Machine(child.with_context(|| format!("could not start `{line}`"))?);
-    watch(machine, Instant::now() + deadline)
-        .with_context(|| format!("within {} s", deadline.as_secs()))
+    watch(machine, deadline)
 }
 
 /// Killed by its pid when dropped.
@@ -113,7 +112,8 @@ impl Drop for Machine {
     }
 }
 
-fn watch(mut machine: Machine, end: Instant) -> Result<Verdict> {
+fn watch(mut machine: Machine, deadline: Duration) -> Result<Verdict> {
+    let end = Instant::now() + deadline;
     let console = machine.0.stdout.take().context("qemu has an output")?;
     let (lines, console_lines) = mpsc::channel();
     thread::spawn(move || {
@@ -133,7 +133,12 @@ fn watch(mut machine: Machine, end: Instant) -> Result<Verdict> {
                 run::show(line);
                 verdict = Verdict::find(line).or(verdict);
             }
-            Err(RecvTimeoutError::Timeout) => bail!("the machine has not come to an end"),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!(
+                    "the machine has not come to an end in {} s",
+                    deadline.as_secs()
+                )
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

@@ -84,9 +84,11 @@ impl Driver {
     ) -> Result<(Decision, Generation), Failure> {
         let state = &self.managed(name)?.state;
         let process = found.process.id();
-        // One that is an instance already keeps what it is called.
+        // One that is an instance already keeps what it is called; and the name of a unit whose earlier
+        // process is one still stays with that.
         let default = found.label.as_ref();
-        let default = default.filter(|_| state.find_process(process).is_none());
+        let default = default
+            .filter(|it| state.find_process(process).is_none() && state.holder_of(it).is_none());
         let label = label.or(default);
         Ok(domain::register(state, process, label, &found.listeners)?)
     }

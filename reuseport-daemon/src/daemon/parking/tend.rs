@@ -150,7 +150,8 @@ impl Driver {
             // What has been parked goes to those that are left, if any.
             Ok(()) => driver.move_parked(name, group),
             Err(failure) => {
-                warn!(service = %name, ?failure, "cannot look for listeners; trying again");
+                let reason = &failure.reason().message;
+                warn!(service = %name, reason, "cannot look for listeners; trying again");
                 again_later(&driver.events, again);
             }
         });

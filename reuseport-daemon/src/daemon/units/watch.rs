@@ -41,7 +41,10 @@ pub(super) struct Watch {
 enum WatchError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    #[error("cannot watch control groups")]
+    #[error(
+        "cannot watch control groups, of which fs.inotify.max_user_instances and max_user_watches say \
+         how many"
+    )]
     Inotify(#[from] io::Error),
     #[error("there are more than {MOST} slices to watch")]
     TooMany,

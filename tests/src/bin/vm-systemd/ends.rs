@@ -1,13 +1,20 @@
 //! What ends, and how, while players play.
 
+use std::{
+    io::{ErrorKind, Read as _},
+    net::TcpStream,
+};
+
 use anyhow::{Result, ensure};
 use reuseport_daemon::lab::load::Load;
 
 use super::{
     game::{
-        CLIENTS, Witness, advance, churn, complete, complete_but_for, sessions, unit, until_serving,
+        CLIENTS, Witness, address, advance, churn, complete, complete_but_for, sessions, unit,
+        until_serving, until_waiting,
     },
-    machine::{property, restarts, systemctl, until, until_unit},
+    machine::{DEADLINE, again, property, systemctl, until, until_unit},
+    package::install_again,
 };
 
 const DAEMON: &str = "reuseportd.service";
@@ -77,6 +84,52 @@ pub(crate) fn both_killed() -> Result<()> {
     tell("killed with the daemon", players, CLIENTS * ROUNDS)
 }
 
+/// Who waits since nobody serves goes on waiting while the daemon is restarted, and while its package is
+/// exchanged, and is answered by who serves next.
+pub(crate) fn daemon_restarted_while_players_wait() -> Result<()> {
+    let players = churn()?;
+    systemctl(&["stop", &unit("v3")])?;
+    until_waiting(CLIENTS)?;
+    for _ in 0..ROUNDS {
+        systemctl(&["restart", DAEMON])?;
+        until_waiting(CLIENTS)?;
+    }
+    install_again()?;
+    until_waiting(CLIENTS)?;
+    systemctl(&["start", &unit("v3")])?;
+    until_serving("v3")?;
+    advance(&players, 50)?;
+    // As where the server alone is restarted.
+    tell("stopped, and the daemon restarted", players, 1)
+}
+
+/// `systemctl stop reuseportd` lets go of who waits, and nobody waits from then on.
+pub(crate) fn daemon_stopped_while_a_player_waits() -> Result<()> {
+    systemctl(&["stop", &unit("v3")])?;
+    until_waiting(0)?;
+    let mut player = TcpStream::connect(address())?;
+    player.set_read_timeout(Some(DEADLINE))?;
+    until_waiting(1)?;
+    systemctl(&["stop", DAEMON])?;
+    let heard = player.read(&mut [0]);
+    ensure!(
+        heard
+            .as_ref()
+            .is_err_and(|it| it.kind() == ErrorKind::ConnectionReset),
+        "{heard:?}"
+    );
+    let refused = TcpStream::connect(address());
+    ensure!(
+        refused
+            .as_ref()
+            .is_err_and(|it| it.kind() == ErrorKind::ConnectionRefused),
+        "{refused:?}"
+    );
+    systemctl(&["start", DAEMON])?;
+    systemctl(&["start", &unit("v3")])?;
+    until_serving("v3")
+}
+
 /// Does it some times under players who come and players who stay, none of whom may notice.
 fn without_loss(end: impl Fn() -> Result<()>) -> Result<()> {
     let held = sessions()?;
@@ -95,16 +148,6 @@ fn without_loss(end: impl Fn() -> Result<()>) -> Result<()> {
 
 fn kill(signal: &str, unit: &str) -> Result<()> {
     systemctl(&["kill", "--signal", signal, unit]).map(|_| ())
-}
-
-/// Does something over which systemd starts a unit anew, and waits until it has.
-fn again(unit: &str, end: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = (restarts(unit)?, property(unit, "MainPID")?);
-    end()?;
-    until(&format!("{unit} is started anew"), || {
-        Ok(restarts(unit)? > before.0 && property(unit, "MainPID")? != before.1)
-    })?;
-    until_unit(unit, "active")
 }
 
 fn tell(what: &str, players: Load, most: u32) -> Result<()> {

@@ -58,6 +58,18 @@ pub(crate) fn until_serving(version: &str) -> Result<()> {
     })
 }
 
+/// Waits until so many players wait while nobody serves.
+pub(crate) fn until_waiting(players: u32) -> Result<()> {
+    until(&format!("{players} wait"), || {
+        // The daemon may be about to start.
+        let Ok(status) = status() else {
+            return Ok(false);
+        };
+        let parking = status.groups.iter().filter_map(|it| it.parking.as_ref());
+        Ok(parking.map(|it| it.queued).sum::<u32>() == players)
+    })
+}
+
 /// Players who come, make one move and go.
 pub(crate) fn churn() -> Result<Load> {
     let load = start(CLIENTS, 0)?;
@@ -113,7 +125,7 @@ fn start(clients: u32, sessions: u32) -> Result<Load> {
     Ok(Load::start(&Netns::current()?, options)?)
 }
 
-fn address() -> SocketAddr {
+pub(crate) fn address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, PORT).into()
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn property(unit: &str, name: &str) -> Result<String> {
 }
 
 /// How often systemd has started a unit again by itself.
-pub(crate) fn restarts(unit: &str) -> Result<u32> {
+fn restarts(unit: &str) -> Result<u32> {
     Ok(property(unit, "NRestarts")?.parse()?)
 }
 
@@ -60,4 +60,14 @@ pub(crate) fn until_unit(unit: &str, state: &str) -> Result<()> {
 /// Waits with this machine's patience.
 pub(crate) fn until(what: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
     wait::until_within(DEADLINE, what, holds)
+}
+
+/// Does something over which systemd starts a unit anew, and waits until it has.
+pub(crate) fn again(unit: &str, end: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = (restarts(unit)?, property(unit, "MainPID")?);
+    end()?;
+    until(&format!("{unit} is started anew"), || {
+        Ok(restarts(unit)? > before.0 && property(unit, "MainPID")? != before.1)
+    })?;
+    until_unit(unit, "active")
 }

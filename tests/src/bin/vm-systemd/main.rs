@@ -20,7 +20,7 @@ const BOOTS: &str = "/var/lib/vm-systemd";
 type Test = (&'static str, fn() -> Result<()>);
 
 /// In their order: each begins where the one before it ends.
-const FIRST_BOOT: [Test; 13] = [
+const FIRST_BOOT: [Test; 16] = [
     ("installed", package::installed),
     ("exposure", package::exposure),
     ("hardened", package::hardened),
@@ -33,6 +33,15 @@ const FIRST_BOOT: [Test; 13] = [
     ("server_restarted", ends::server_restarted),
     ("server_killed", ends::server_killed),
     ("both_killed", ends::both_killed),
+    (
+        "daemon_restarted_while_players_wait",
+        ends::daemon_restarted_while_players_wait,
+    ),
+    (
+        "daemon_stopped_while_a_player_waits",
+        ends::daemon_stopped_while_a_player_waits,
+    ),
+    ("retired_by_a_signal", deploy::retired_by_a_signal),
     ("upgraded_during_a_migration", package::upgraded),
 ];
 

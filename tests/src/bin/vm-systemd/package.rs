@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     game::{CLIENTS, SERVICE, advance, churn, complete, ctl, label, status, unit, until_serving},
-    machine::{property, run, systemctl, until, until_unit},
+    machine::{run, systemctl, until, until_unit},
 };
 
 const FIRST: &str = "/srv/packages/1";
@@ -28,7 +28,6 @@ pub(crate) fn installed() -> Result<()> {
     install(FIRST)?;
     until_unit("reuseportd", "active")?;
     systemctl(&["is-enabled", "reuseportd"])?;
-    ensure!(property("reuseportd", "StatusErrno")? == "0");
     for path in MADE {
         ensure!(Path::new(path).exists(), "there is no {path}");
     }
@@ -54,16 +53,7 @@ pub(crate) fn hardened() -> Result<()> {
     ctl(&[&add[..], &["low", "--user", "game"]].concat())?;
     run("ip", &["netns", "add", "elsewhere"])?;
     ctl(&[&add[..], &["elsewhere", "--netns", "/run/netns/elsewhere"]].concat())?;
-    let listeners = run(
-        "ss",
-        &[
-            "--no-header",
-            "--listening",
-            "--tcp",
-            "--numeric",
-            "--extended",
-        ],
-    )?;
+    let listeners = run("ss", &["-Hltne"])?;
     let low = listeners.lines().find(|it| it.contains("0.0.0.0:80 "));
     ensure!(low.is_some_and(|it| it.contains("uid:900")), "{listeners}");
     for name in ["low", "elsewhere"] {
@@ -79,7 +69,7 @@ pub(crate) fn upgraded() -> Result<()> {
     systemctl(&["enable", "--now", &new])?;
     let players = churn()?;
     systemctl(&["kill", "--signal", "STOP", &old])?;
-    until("every player waits for the old server", || {
+    until("players wait for the old server", || {
         let instances = status()?.instances;
         let old = instances.iter().find(|it| it.label == old);
         let listeners = old.map(|it| it.listeners.as_slice()).unwrap_or_default();
@@ -133,6 +123,12 @@ pub(crate) fn purged() -> Result<()> {
     let left = run("dpkg-query", &["--show", "--showformat=${Package} "])?;
     ensure!(!left.contains("reuseportd"), "{left}");
     Ok(())
+}
+
+/// Exchanges the daemon for itself.
+pub(crate) fn install_again() -> Result<()> {
+    install(FIRST)?;
+    until_unit("reuseportd", "active")
 }
 
 fn install(directory: &str) -> Result<()> {

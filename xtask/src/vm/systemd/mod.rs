@@ -32,11 +32,13 @@ pub(super) fn one(wanted: &str, request: &Request) -> Result<Verdict> {
     let home = paths::target().join("vm");
     fs::create_dir_all(&home).with_context(|| format!("could not make {}", home.display()))?;
     let kernel = Kernel::find(wanted, &home)?;
-    let root = root::compose(&kernel, &home)?;
+    let root = home.join(format!("root.{}", std::process::id()));
     let disk = home.join(format!("disk.{}", std::process::id()));
-    let played = disk::make(&root, &disk).and_then(|()| play(&kernel, &disk, request));
-    fs::remove_dir_all(&root)?;
-    // Where it could not be made, there may be none.
+    let played = root::compose(&kernel, &home, &root)
+        .and_then(|()| disk::make(&root, &disk))
+        .and_then(|()| play(&kernel, &disk, request));
+    // Where they could not be made, there may be none.
+    let _ = fs::remove_dir_all(&root);
     let _ = fs::remove_file(&disk);
     played
 }

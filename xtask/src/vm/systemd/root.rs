@@ -69,14 +69,13 @@ const LINKS: [(&str, &str); 2] = [
     ("etc/systemd/system/serial-getty@ttyS0.service", "/dev/null"),
 ];
 
-/// Puts everything into a directory of its own.
-pub(super) fn compose(kernel: &Kernel, home: &Path) -> Result<PathBuf> {
+/// Puts everything into the directory `root`, which it makes.
+pub(super) fn compose(kernel: &Kernel, home: &Path, root: &Path) -> Result<()> {
     let base = base(home)?;
-    let root = home.join(format!("root.{}", std::process::id()));
     run::run(
         Command::new("cp")
             .args(["--archive", "--reflink=auto"])
-            .args([&base, &root]),
+            .args([&*base, root]),
     )?;
     if let Some(tree) = &kernel.tree {
         let modules = root.join("usr/lib/modules");
@@ -96,10 +95,10 @@ pub(super) fn compose(kernel: &Kernel, home: &Path) -> Result<PathBuf> {
     }
     for (place, target) in LINKS {
         let place = root.join(place);
-        fs::create_dir_all(place.parent().unwrap_or(&root))?;
+        fs::create_dir_all(place.parent().unwrap_or(root))?;
         symlink(target, &place).with_context(|| format!("could not make {}", place.display()))?;
     }
-    Ok(root)
+    Ok(())
 }
 
 /// Debian as it is before anything is done to it, fetched once. It is the release that runs here, so
@@ -110,7 +109,8 @@ fn base(home: &Path) -> Result<PathBuf> {
         .lines()
         .find_map(|it| it.strip_prefix("VERSION_CODENAME="));
     let suite = suite.context("this system does not say which release of Debian it is")?;
-    let base = home.join(format!("debian-{suite}"));
+    // Another choice of packages is another base.
+    let base = home.join(format!("debian-{suite}-{}", PACKAGES.replace(',', "+")));
     if base.is_dir() {
         return Ok(base);
     }

@@ -268,7 +268,9 @@ fn judge_capabilities(facts: &Facts) -> Vec<Finding> {
 fn use_of(capability: Capability) -> &'static str {
     match capability {
         Capability::Bpf => "needed for programs, maps and pins (CAP_SYS_ADMIN stands in for it)",
-        Capability::Perfmon => "needed only where the programs log (bpf-log)",
+        Capability::Perfmon => {
+            "needed only where the programs log (bpf-log; CAP_SYS_ADMIN stands in for it)"
+        }
         Capability::NetAdmin => {
             "needed only to set net.ipv4.tcp_migrate_req, and for keys and marks of listeners"
         }
