@@ -22,7 +22,7 @@ impl Driver {
     }
 
     /// `said` is what kept it from being added the last time.
-    fn try_configured(&mut self, service: Configured, pause: Duration, said: Option<String>) {
+    fn try_configured(&mut self, service: Configured, pause: Duration, said: Option<&str>) {
         let definition = service.definition();
         let added = match definition {
             Ok(definition) => self.add(definition),
@@ -32,7 +32,7 @@ impl Driver {
             return;
         };
         let Reason { message, hint, .. } = failure.reason();
-        if said.as_ref() != Some(message) {
+        if said != Some(message) {
             let (service, hint) = (service.name(), hint.as_deref());
             warn!(%service, reason = message, hint, "a service of the configuration is not added");
         }
@@ -42,7 +42,7 @@ impl Driver {
         }
         let (next, said) = ((pause * 2).min(LONGEST_PAUSE), message.clone());
         self.later(pause, move |driver| {
-            driver.try_configured(service, next, Some(said));
+            driver.try_configured(service, next, Some(&said));
         });
     }
 }

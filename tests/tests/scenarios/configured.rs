@@ -20,10 +20,11 @@ pub(crate) fn netns_comes_later() -> Result<()> {
     let places = tempfile::tempdir()?;
     let place = places.path().join("netns");
     let text = format!(
-        "[service.{SERVICE}]\nlisten = [{:?}]\nnetns = {place:?}\n\
+        "[service.{SERVICE}]\nlisten = [{:?}]\nnetns = \"{}\"\n\
          [service.nobodys]\nlisten = [\"0.0.0.0:1\"]\nuser = \"no such user\"\n\
          [service.there]\nlisten = [\"0.0.0.0:2\"]\n",
-        any_v4()
+        any_v4(),
+        place.display()
     );
     let stage = Stage::configured(World::loopback()?, &text)?;
     ensure!(names(&stage)? == ["there"], "{:?}", names(&stage)?);
