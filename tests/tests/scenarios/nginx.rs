@@ -35,6 +35,9 @@ const FEWER_HANDOVERS: u32 = 5;
 const RELOADS: u32 = 10;
 const SESSIONS: u32 = 50;
 
+/// Sessions speak one after the other, each behind all [`CLIENTS`]: on a slow machine for most of a second.
+const ALL_SPEAK: Duration = Duration::from_secs(120);
+
 pub(crate) fn blue_green_20() -> Result<()> {
     blue_green("blue/green", &[any_v4()], Reach::V4, HANDOVERS)
 }
@@ -154,7 +157,7 @@ pub(crate) fn keep_sessions() -> Result<()> {
         let (switched, _) = migrate(&stage, &load, &next, label, None)?;
         later.push(next);
         go_on(&load)?;
-        ensure!(sessions.advances_by(2 * every_one, DEADLINE), "sessions");
+        ensure!(sessions.advances_by(2 * every_one, ALL_SPEAK), "sessions");
         spans.push((switched..load.mark(), tag(label)));
     }
     wait::until("a status with all sessions", || {
