@@ -34,11 +34,12 @@ use scenarios::{
 };
 
 /// What scenarios need, by how their names begin.
-const NEEDS: [(&str, Need); 25] = [
+const NEEDS: [(&str, Need); 26] = [
     ("budget::switch", Need::Speed),
     ("churn::kernel_", Need::Migration),
     ("churn::ten_thousand", Need::Speed),
     ("configured::address_comes_later", Need::Migration),
+    ("configured::served_meanwhile", Need::Migration),
     ("exhaustion::denied_client", Need::Speed),
     ("handoff::acknowledgements", Need::Program("python3")),
     ("handoff::python", Need::Program("python3")),
@@ -118,7 +119,9 @@ fn trials() -> Vec<Trial> {
             reload_with_a_worker_less, reload_with_a_worker_less_without,
         }
         refusals: refusals { leave_no_trace }
-        configured: configured { netns_comes_later, address_comes_later, edited }
+        configured: configured {
+            netns_comes_later, address_comes_later, served_meanwhile, edited,
+        }
         services: services { two_at_once, one_at_a_time }
         settings: settings { refused, refused_v6, warned, examined }
         lifecycle: lifecycle::registering {

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use rustix::{fs::fchown, net::sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
@@ -85,7 +86,7 @@ const fn inherited(name: &'static str, level: c_int, option: c_int) -> Inherited
 const fn doubled(name: &'static str, option: c_int) -> Inherited {
     Inherited {
         doubled: true,
-        ..inherited(name, libc::SOL_SOCKET, option)
+        ..inherited(name, SOL_SOCKET, option)
     }
 }
 
@@ -94,69 +95,37 @@ const fn doubled(name: &'static str, option: c_int) -> Inherited {
 /// their being moved everywhere. Keys of `TCP_MD5SIG` and TCP-AO are left out too: who needs one is
 /// not answered until a server is.
 static OPTIONS: [Inherited; 31] = [
-    inherited("SO_MARK", libc::SOL_SOCKET, libc::SO_MARK),
-    inherited("SO_PRIORITY", libc::SOL_SOCKET, libc::SO_PRIORITY),
-    inherited("SO_KEEPALIVE", libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-    inherited("SO_LINGER", libc::SOL_SOCKET, libc::SO_LINGER),
-    inherited("SO_OOBINLINE", libc::SOL_SOCKET, libc::SO_OOBINLINE),
-    inherited("SO_RCVLOWAT", libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+    inherited("SO_MARK", SOL_SOCKET, libc::SO_MARK),
+    inherited("SO_PRIORITY", SOL_SOCKET, libc::SO_PRIORITY),
+    inherited("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE),
+    inherited("SO_LINGER", SOL_SOCKET, libc::SO_LINGER),
+    inherited("SO_OOBINLINE", SOL_SOCKET, libc::SO_OOBINLINE),
+    inherited("SO_RCVLOWAT", SOL_SOCKET, libc::SO_RCVLOWAT),
     doubled("SO_RCVBUF", libc::SO_RCVBUF),
     doubled("SO_SNDBUF", libc::SO_SNDBUF),
-    inherited("TCP_SAVE_SYN", libc::IPPROTO_TCP, libc::TCP_SAVE_SYN),
-    inherited(
-        "TCP_DEFER_ACCEPT",
-        libc::IPPROTO_TCP,
-        libc::TCP_DEFER_ACCEPT,
-    ),
-    inherited("TCP_NODELAY", libc::IPPROTO_TCP, libc::TCP_NODELAY),
-    inherited("TCP_MAXSEG", libc::IPPROTO_TCP, libc::TCP_MAXSEG),
-    inherited("TCP_CONGESTION", libc::IPPROTO_TCP, libc::TCP_CONGESTION),
-    inherited("TCP_KEEPIDLE", libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-    inherited("TCP_KEEPINTVL", libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-    inherited("TCP_KEEPCNT", libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-    inherited(
-        "TCP_USER_TIMEOUT",
-        libc::IPPROTO_TCP,
-        libc::TCP_USER_TIMEOUT,
-    ),
-    inherited("TCP_LINGER2", libc::IPPROTO_TCP, libc::TCP_LINGER2),
-    inherited(
-        "TCP_WINDOW_CLAMP",
-        libc::IPPROTO_TCP,
-        libc::TCP_WINDOW_CLAMP,
-    ),
-    inherited(
-        "TCP_NOTSENT_LOWAT",
-        libc::IPPROTO_TCP,
-        libc::TCP_NOTSENT_LOWAT,
-    ),
-    inherited("IP_TOS", libc::IPPROTO_IP, libc::IP_TOS),
-    inherited("IP_TTL", libc::IPPROTO_IP, libc::IP_TTL),
-    inherited("IP_MTU_DISCOVER", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-    inherited("IP_TRANSPARENT", libc::IPPROTO_IP, libc::IP_TRANSPARENT),
-    inherited("IP_FREEBIND", libc::IPPROTO_IP, libc::IP_FREEBIND),
-    inherited("IP_MINTTL", libc::IPPROTO_IP, libc::IP_MINTTL),
-    inherited("IPV6_TCLASS", libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-    inherited(
-        "IPV6_UNICAST_HOPS",
-        libc::IPPROTO_IPV6,
-        libc::IPV6_UNICAST_HOPS,
-    ),
-    inherited(
-        "IPV6_MTU_DISCOVER",
-        libc::IPPROTO_IPV6,
-        libc::IPV6_MTU_DISCOVER,
-    ),
-    inherited(
-        "IPV6_MINHOPCOUNT",
-        libc::IPPROTO_IPV6,
-        libc::IPV6_MINHOPCOUNT,
-    ),
-    inherited(
-        "IPV6_AUTOFLOWLABEL",
-        libc::IPPROTO_IPV6,
-        libc::IPV6_AUTOFLOWLABEL,
-    ),
+    inherited("TCP_SAVE_SYN", IPPROTO_TCP, libc::TCP_SAVE_SYN),
+    inherited("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    inherited("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY),
+    inherited("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG),
+    inherited("TCP_CONGESTION", IPPROTO_TCP, libc::TCP_CONGESTION),
+    inherited("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    inherited("TCP_KEEPINTVL", IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    inherited("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT),
+    inherited("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    inherited("TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2),
+    inherited("TCP_WINDOW_CLAMP", IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+    inherited("TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
+    inherited("IP_TOS", IPPROTO_IP, libc::IP_TOS),
+    inherited("IP_TTL", IPPROTO_IP, libc::IP_TTL),
+    inherited("IP_MTU_DISCOVER", IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    inherited("IP_TRANSPARENT", IPPROTO_IP, libc::IP_TRANSPARENT),
+    inherited("IP_FREEBIND", IPPROTO_IP, libc::IP_FREEBIND),
+    inherited("IP_MINTTL", IPPROTO_IP, libc::IP_MINTTL),
+    inherited("IPV6_TCLASS", IPPROTO_IPV6, libc::IPV6_TCLASS),
+    inherited("IPV6_UNICAST_HOPS", IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+    inherited("IPV6_MTU_DISCOVER", IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    inherited("IPV6_MINHOPCOUNT", IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+    inherited("IPV6_AUTOFLOWLABEL", IPPROTO_IPV6, libc::IPV6_AUTOFLOWLABEL),
 ];
 
 impl Template {
@@ -256,11 +225,19 @@ pub fn make(
 /// `EADDRNOTAVAIL` where the machine does not have the address, `EACCES` without
 /// `CAP_NET_BIND_SERVICE`.
 pub fn listen(socket: BorrowedFd<'_>, address: &Address) -> Result<(), ParkingError> {
-    let socket = SockRef::from(&socket);
-    socket
-        .bind(&address.socket.into())
-        .map_err(failed("bind"))?;
-    socket.listen(BACKLOG).map_err(failed("listen"))
+    bind(socket, address)?;
+    let listening = SockRef::from(&socket).listen(BACKLOG);
+    listening.map_err(failed("listen"))
+}
+
+/// The first half of [`listen`], after which it is in no group yet.
+///
+/// # Errors
+///
+/// As [`listen`].
+pub fn bind(socket: BorrowedFd<'_>, address: &Address) -> Result<(), ParkingError> {
+    let bound = SockRef::from(&socket).bind(&address.socket.into());
+    bound.map_err(failed("bind"))
 }
 
 /// A listener's accept queue (`tcp_get_info`,
@@ -271,7 +248,7 @@ pub fn listen(socket: BorrowedFd<'_>, address: &Address) -> Result<(), ParkingEr
 /// What getsockopt(2) says.
 pub fn queue(listener: BorrowedFd<'_>) -> io::Result<Queue> {
     let mut info = [0; size_of::<libc::tcp_info>()];
-    let length = get_raw(listener, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    let length = get_raw(listener, IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
     let number = |at: usize| {
         let bytes = info.get(..length).and_then(|it| it.get(at..at + 4));
         let bytes = bytes.and_then(|it| <[u8; 4]>::try_from(it).ok());
@@ -366,13 +343,8 @@ mod tests {
             socket.set_recv_buffer_size(10_000).expect("SO_RCVBUF");
             socket.set_tcp_mss(1000).expect("TCP_MAXSEG");
             let save_syn = 1i32.to_ne_bytes();
-            set_raw(
-                socket.as_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_SAVE_SYN,
-                &save_syn,
-            )
-            .expect("TCP_SAVE_SYN");
+            set_raw(socket.as_fd(), IPPROTO_TCP, libc::TCP_SAVE_SYN, &save_syn)
+                .expect("TCP_SAVE_SYN");
         });
         let template = Template::of(server.as_fd());
         let parking = open(&address, Some(&template)).expect("open");

@@ -57,8 +57,29 @@ pub(crate) fn address_comes_later() -> Result<()> {
     )
 }
 
-/// One that is there already, and otherwise: it goes on as it is until it is removed, and then comes as the
-/// configuration has it.
+/// Connections are to wait where somebody has come to serve by then whom nobody could register. They go on
+/// to that server, until it ends.
+pub(crate) fn served_meanwhile() -> Result<()> {
+    let places = tempfile::tempdir()?;
+    let place = places.path().join("netns");
+    let text = format!(
+        "[service.{SERVICE}]\nlisten = [{:?}]\npark = true\nnetns = \"{}\"\n",
+        any_v4(),
+        place.display()
+    );
+    let stage = Stage::configured(World::loopback()?, &text)?;
+    let server = stage.server(&v4("v1"))?;
+    symlink(format!("/proc/{}/ns/net", stage.daemon().pid()), &place)?;
+    let reasons = ["netns: ", "somebody listens at"];
+    until("it says who listens", || Ok(said(&stage, &reasons).is_ok()))?;
+    ensure!(names(&stage)?.is_empty(), "{:?}", names(&stage)?);
+    drop(server);
+    until("it is there", || Ok(names(&stage)? == [SERVICE]))?;
+    said(&stage, &reasons)
+}
+
+/// One that is there already, and otherwise: it goes on as it is until it is removed, and the next daemon has
+/// it as the configuration does.
 pub(crate) fn edited() -> Result<()> {
     let text = format!("[service.{SERVICE}]\nlisten = [{:?}]\n", any_v4());
     let mut stage = Stage::configured(World::loopback()?, &text)?;
@@ -69,16 +90,14 @@ pub(crate) fn edited() -> Result<()> {
         any_v4()
     ))?;
     stage.restart_daemon()?;
-    let slots = || -> Result<Option<u32>> {
-        let services = stage.daemon().status()?;
-        Ok(services.first().map(|it| it.groups[0].slots))
-    };
-    ensure!(slots()? == Some(9));
+    let slots = stage.status()?.groups[0].slots;
+    ensure!(slots == 9, "{slots}");
+    said(&stage, &["another number of slots"])?;
     ctl.done(&format!("service remove {SERVICE}"))?;
-    until("it is as the configuration has it", || {
-        Ok(slots()?.is_some_and(|it| it != 9))
-    })?;
-    said(&stage, &["another number of slots"])
+    stage.restart_daemon()?;
+    let slots = stage.status()?.groups[0].slots;
+    ensure!(slots != 9, "{slots}");
+    said(&stage, &[])
 }
 
 fn names(stage: &Stage) -> Result<Vec<String>> {

@@ -34,9 +34,7 @@ const HANDOVERS: u32 = 20;
 const FEWER_HANDOVERS: u32 = 5;
 const RELOADS: u32 = 10;
 const SESSIONS: u32 = 50;
-
-/// Sessions speak one after the other, each behind all [`CLIENTS`]: on a slow machine it takes most of a
-/// second.
+/// Sessions speak one after the other, each behind all [`CLIENTS`], which takes time on a slow machine.
 const ALL_SPEAK: Duration = Duration::from_secs(120);
 
 pub(crate) fn blue_green_20() -> Result<()> {

@@ -15,6 +15,7 @@ use crate::{
         attachment::Members,
         driver::Driver,
         failure::{self, bad_parameter, failed},
+        parking::rehearse,
     },
     domain::{Address, Definition, Refusal, ServiceName, Uid},
     steering::{GroupMaps, ProgramKind},
@@ -60,12 +61,14 @@ impl Driver {
         }
         let netns = self.netns_of(&definition)?;
         self.check_free(&definition, &netns)?;
+        let parks = definition.park_timeout.is_some();
+        if parks {
+            rehearse(&definition, &netns).map_err(|error| failure::not_parked(&error.into()))?;
+        }
         let (maps, state) = self.pins.create(&self.loader, &definition)?;
         let kind = maps.groups().first().map(GroupMaps::kind);
-        self.watch_log(&maps);
         self.holders.prepare(&netns);
         let lot = self.lot(&definition.name, &netns);
-        let parks = definition.park_timeout.is_some();
         let managed = self.managed_of(state, maps, netns, lot);
         let name = definition.name;
         self.services.insert(name.clone(), managed);
@@ -84,6 +87,7 @@ impl Driver {
             }
             return Err(failure);
         }
+        self.watch_log(&self.services[&name].maps);
         self.watch_units(&name);
         let program = kind.map(ProgramKind::as_str);
         info!(service = %name, program, "service added");

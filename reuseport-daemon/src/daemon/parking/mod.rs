@@ -9,6 +9,7 @@ mod left;
 mod let_go;
 mod listener;
 mod name;
+mod rehearsal;
 mod store;
 mod templates;
 mod tend;
@@ -22,6 +23,7 @@ use self::listener::ParkingListener;
 pub(super) use self::{
     error::LotError,
     left::Left,
+    rehearsal::rehearse,
     store::{Keeping, Store},
 };
 use super::{
