@@ -97,10 +97,14 @@ impl Holdings {
             resident: self.resident + SLACK,
             ..*self
         };
-        let mut now = Self::of(stage)?;
+        let mut now = *self;
         // A connection that has been answered lasts a moment longer.
         let waited = until("it holds no more", || {
-            now = Self::of(stage)?;
+            // To be looked at takes a thread, which stays for a while.
+            now = Self {
+                threads: self.threads,
+                ..Self::of(stage)?
+            };
             Ok(now.or_more(allowed) == allowed)
         });
         waited.with_context(|| format!("{self:?} became {now:?}"))
