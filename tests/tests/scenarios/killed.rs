@@ -100,7 +100,7 @@ pub(crate) fn at_every_effect(operation: Operation) -> Result<()> {
     ensure!(failures.is_empty(), "{}", all.join("\n"));
     let reached = reached.load(Ordering::Relaxed);
     ensure!(
-        reached * 10 >= cases.len() * 9,
+        reached * 20 >= cases.len() * 19,
         "{reached} of {} points reached",
         cases.len()
     );
